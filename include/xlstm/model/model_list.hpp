@@ -50,12 +50,18 @@ struct Dispatch<ModelList<Models...>> {
   }
 
   template <std::size_t I, class F>
+  static constexpr bool callable = requires(F& f) {
+    f.template operator()<List::configs[I]>();
+  };
+
+  template <std::size_t I, class F>
   static bool from(const ModelConfig& wanted, F& f) {
     if constexpr (I == List::size) {
       return false;
     } else if constexpr (first_equal(I) != I) {
       return from<I + 1>(wanted, f);
     } else {
+      static_assert(callable<I, F>, "xlstm: the visitor of dispatch takes the configuration as its template argument");
       if (!same_model(wanted, List::configs[I])) return from<I + 1>(wanted, f);
       f.template operator()<List::configs[I]>();
       return true;
