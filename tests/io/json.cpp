@@ -52,6 +52,12 @@ TEST_CASE("parse_json bounds the nesting", "[io][json]") {
   CHECK_THAT(json_error(objects), Contains("nested deeper than 64"));
 }
 
+TEST_CASE("parse_json bounds the number of values", "[io][json]") {
+  std::string many = "[0";
+  for (std::size_t i = 0; i < max_json_values; ++i) many += ",0";
+  CHECK(json_error(many + "]") == "a.json: JSON of more than 8388608 values");
+}
+
 TEST_CASE("typed values name where they stand, what was found and what was expected", "[io][json]") {
   const auto json = parse_json(R"({"i": 3, "n": -1, "f": 2.5, "s": "x", "b": true, "big": 18446744073709551615})", "a");
   CHECK(json_integer(json["i"], "a: i", 0, 10) == 3);

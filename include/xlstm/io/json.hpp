@@ -22,6 +22,9 @@ namespace xlstm::io {
 /// Arrays and objects may be nested this deep.
 inline constexpr std::size_t max_json_depth = 64;
 
+/// A document may hold this many values; bounds the memory that a hostile one takes (to about 1 GB).
+inline constexpr std::size_t max_json_values = std::size_t{1} << 23;
+
 /// Builds the document from the parser's events; nlohmann's own builder keeps one of two equal keys silently.
 class JsonBuilder {
  public:
@@ -63,6 +66,7 @@ class JsonBuilder {
 
  private:
   nlohmann::json* place(nlohmann::json&& value) {
+    if (++values_ > max_json_values) fail(printable(name_), ": JSON of more than ", max_json_values, " values");
     if (open_.empty()) return &(root_ = std::move(value));
     nlohmann::json& parent = *open_.back();
     if (parent.is_object()) return &(parent[key_] = std::move(value));
@@ -89,10 +93,12 @@ class JsonBuilder {
   nlohmann::json root_;
   std::vector<nlohmann::json*> open_;
   std::string key_;
+  std::size_t values_ = 0;
 };
 
 /// The document in `text`; `name` (a file) begins every message. Throws Error with line, column and byte for what is
-/// not JSON or not UTF-8, and for a key that occurs twice in an object and nesting deeper than max_json_depth.
+/// not JSON or not UTF-8, and for a key that occurs twice in an object, nesting deeper than max_json_depth and more
+/// values than max_json_values.
 inline nlohmann::json parse_json(std::string_view text, std::string_view name) {
   JsonBuilder builder(name);
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
