@@ -6,8 +6,10 @@
 # the sizes in the directory's config.json (or in the config.yaml of the original export). CMake runs again when the
 # file changes. What is wrong in the file stops the configuration and names the file and the key.
 
-set(_XLSTM_PRESETS_HEADER_CANDIDATES
-  "${CMAKE_CURRENT_LIST_DIR}/../include/xlstm/model/presets.hpp")
+cmake_policy(PUSH)
+cmake_policy(VERSION 3.22)
+
+set(_XLSTM_PRESETS_HEADER "${CMAKE_CURRENT_LIST_DIR}/../include/xlstm/model/presets.hpp")
 
 # The fields of xlstm::ModelConfig that a configuration file may give, in the struct's order:
 # field, kind (size: positive integer; real; cap: real, null for none; flag), and the keys it goes by.
@@ -205,7 +207,7 @@ function(xlstm_write_model_list header)
     list(APPEND entries "    xlstm::NamedConfig<\"${name}\", xlstm::ModelConfig{${initializer}}>")
   endforeach()
   if(arg_PRESETS)
-    file(STRINGS "${_XLSTM_PRESETS_HEADER_CANDIDATES}" known REGEX "^ *{\"[^\"]+\", *xlstm_[a-z0-9_]+},")
+    file(STRINGS "${_XLSTM_PRESETS_HEADER}" known REGEX "^ *{\"[^\"]+\", *xlstm_[a-z0-9_]+},")
   endif()
   foreach(preset IN LISTS arg_PRESETS)
     set(identifier "")
@@ -239,3 +241,5 @@ ${entries}>;
 }  // namespace xlstm::compiled
 ")
 endfunction()
+
+cmake_policy(POP)
