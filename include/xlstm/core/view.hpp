@@ -20,6 +20,7 @@ template <class T, Index Cols = dynamic>
 class MatrixView {
  public:
   using value_type = std::remove_const_t<T>;
+  static constexpr Index static_cols = Cols;
 
   constexpr MatrixView() = default;
   constexpr MatrixView(T* data, Index rows, Index cols, Index stride)

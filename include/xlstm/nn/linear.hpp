@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// y = W x + b, with W (Out, In) as published.
+#pragma once
+
+#include "xlstm/nn/module.hpp"
+
+namespace xlstm {
+
+/// One of several matrices applied to the same rows: backend.linear(x, {w1, b1, y1}, {w2, b2, y2}) reads x once and
+/// leaves the backend free to do all of them in one go.
+template <class W, class T>
+struct LinearTerm {
+  const W& weight;    ///< (Out, In)
+  const T* bias;      ///< (Out), or null
+  MatrixView<T, W::rows> y;
+};
+
+template <class W, class T, Index N>
+LinearTerm(const W&, const VectorParameter<T, N>&, MatrixView<T, W::rows>) -> LinearTerm<W, T>;
+
+/// The term y = W x + b of a grouped product.
+template <class W, class T, Index N>
+LinearTerm<W, T> linear_term(const W& weight, const VectorParameter<T, N>& bias, MatrixView<T, W::rows> y) {
+  static_assert(N == 0 || N == W::rows, "xlstm: a linear layer's bias has one value per output");
+  return {weight, N == 0 ? nullptr : bias.data(), y};
+}
+
+/// A linear layer. `Init` is how its weight starts; its bias starts at 0.
+template <Index In, Index Out, bool UseBias = false, Initialization::Kind Init = Initialization::Kind::small>
+struct Linear {
+  static_assert(In > 0 && Out > 0, "xlstm: a linear layer has at least one input and one output");
+  static constexpr Index input_dim = In;
+  static constexpr Index output_dim = Out;
+  static constexpr Index state_size = 0;
+
+  template <class B>
+  struct Parameters {
+    Weight<B, Out, In> weight;
+    OptionalVector<B, UseBias, Out> bias;
+  };
+  template <class B>
+  struct Saved {
+    Input<B, In> x;
+  };
+
+  template <class P, class V>
+  static constexpr void for_each_parameter(P& p, V&& visit) {
+    visit("weight", p.weight, Initialization{Init, 0, 0});
+    visit("bias", p.bias, Initialization::constant(0));
+  }
+
+  template <class B>
+  static void forward(B& backend, const Parameters<B>& p, const Run&, States<B>, Input<B, In> x, Output<B, Out> y,
+                      Saved<B>& saved) {
+    saved.x = x;
+    backend.linear(x, linear_term(p.weight, p.bias, y));
+  }
+
+  template <class B>
+  static void backward(B& backend, const Parameters<B>& p, Gradients<B, Linear>& g, const Run&, States<B>,
+                       const Saved<B>& saved, Input<B, Out> dy, Output<B, In> dx) {
+    backend.linear_backward_weight(saved.x, dy, g.weight, g.bias);
+    backend.linear_backward_input(dy, p.weight, dx, false);
+  }
+};
+
+}  // namespace xlstm

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a module is. A module is a type without data; everything it works on is handed to it:
+//
+//     template <Index D> struct MyModule {
+//       static constexpr Index input_dim = D, output_dim = D;   // features of a row
+//       static constexpr Index state_size = 0;                  // values of recurrent state per sequence
+//       template <class B> struct Parameters { Vector<B, D> scale; };
+//       template <class B> struct Saved { ... };                // what backward needs: plain views into the arena
+//       template <class P, class V> static constexpr void for_each_parameter(P& p, V&& visit) {
+//         visit("scale", p.scale, Initialization::constant(1));
+//       }
+//       template <class B> static void forward(B&, const Parameters<B>&, const Run&, States<B>, Input<B, D> x,
+//                                              Output<B, D> y, Saved<B>&);
+//       template <class B> static void backward(B&, const Parameters<B>&, Gradients<B, MyModule>&, const Run&,
+//                                               States<B> dstate, const Saved<B>&, Input<B, D> dy, Output<B, D> dx);
+//     };
+//
+// forward writes y; what it allocates from backend.arena() stays until its caller gives it back, so `saved` may point
+// there; x and y stay as they are until backward when run.training is set. backward adds to the gradients, writes dx,
+// and turns dstate from the gradient of the last state into that of the first (dstate may be empty).
+// x and y never overlap. Source of the design: docs/architecture.md.
+#pragma once
+
+#include <concepts>
+
+#include "xlstm/core/arena.hpp"
+#include "xlstm/core/run.hpp"
+#include "xlstm/core/view.hpp"
+#include "xlstm/nn/parameter.hpp"
+
+namespace xlstm {
+
+/// Rows that a module reads.
+template <class B, Index D>
+using Input = MatrixView<const typename B::Arithmetic, D>;
+
+/// Rows that a module writes.
+template <class B, Index D>
+using Output = MatrixView<typename B::Arithmetic, D>;
+
+/// The recurrent states of the sequences of a run.
+template <class B>
+using States = StateSlots<typename B::State>;
+
+/// Gradients have the type of the parameters, in the backend's gradient precision.
+template <class B, class M>
+using Gradients = typename M::template Parameters<typename B::GradientBackend>;
+
+/// What every backend offers to modules and models, besides its operations.
+template <class B>
+concept Backend = requires(B& b) {
+  typename B::Arithmetic;
+  typename B::State;
+  typename B::GradientBackend;
+  typename B::template Weight<1, 1>;
+  { b.arena() } -> std::same_as<Arena&>;
+};
+
+/// What a type must have to take part in a composition.
+template <class M, class B>
+concept Module = requires(typename M::template Parameters<B>& p, const typename M::template Parameters<B>& cp,
+                          typename M::template Saved<B>& saved, B& b, const Run& run, States<B> states,
+                          Input<B, M::input_dim> x, Output<B, M::output_dim> y) {
+  { M::input_dim + M::output_dim + M::state_size } -> std::convertible_to<Index>;
+  M::for_each_parameter(p, detail::CountingVisitor{nullptr});
+  M::forward(b, cp, run, states, x, y, saved);
+};
+
+/// Size of the work for which FLOPs are counted: one sequence of `length` tokens.
+struct Workload {
+  Index length = 1;
+  Index chunk_size = 64;
+  bool recurrent = false;  ///< token by token, as in decoding
+};
+
+/// FLOPs (a multiplication and an addition are two) of a module's forward pass over a workload.
+/// A module says it with `static constexpr double flops(const Workload&)`; one that doesn't is counted
+/// by its weight matrices, two FLOPs a weight and token.
+template <class M, class B>
+constexpr double flops(const Workload& work) {
+  if constexpr (requires { M::template flops<B>(work); }) {
+    return M::template flops<B>(work);
+  } else if constexpr (requires { M::flops(work); }) {
+    return M::flops(work);
+  } else {
+    return 2.0 * static_cast<double>(count_parameters<M, B>().matrix) * static_cast<double>(work.length);
+  }
+}
+
+/// Calls visit(name, offset, rows, cols) for every named part of a module's state; `base` is the module's own offset.
+template <class M, class V>
+void for_each_state(const V& visit, const std::string& prefix = {}, Index base = 0) {
+  if constexpr (requires { M::for_each_state(visit, prefix, base); }) M::for_each_state(visit, prefix, base);
+}
+
+namespace detail {
+inline std::string join(const std::string& prefix, std::string_view name) {
+  return name.empty() ? prefix : prefix + std::string(name) + '.';
+}
+}  // namespace detail
+
+}  // namespace xlstm

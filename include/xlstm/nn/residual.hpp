@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// y = x + Layer(Norm(x)): the pre-norm residual branch of which every block consists (xLSTM 7B, Fig. 3).
+#pragma once
+
+#include "xlstm/nn/module.hpp"
+#include "xlstm/nn/named.hpp"
+
+namespace xlstm {
+
+template <class Norm, class Layer>
+struct Residual {
+  static_assert(Norm::input_dim == Norm::output_dim && Norm::output_dim == Layer::input_dim,
+                "xlstm: in Residual<Norm, Layer> the layer must take as many features as the norm gives");
+  static_assert(Layer::output_dim == Norm::input_dim,
+                "xlstm: in Residual<Norm, Layer> the layer must give back as many features as come in, or they can't be added");
+  static constexpr Index input_dim = Norm::input_dim;
+  static constexpr Index output_dim = Layer::output_dim;
+  static constexpr Index state_size = Norm::state_size + Layer::state_size;
+
+  template <class B>
+  struct Parameters {
+    typename Norm::template Parameters<B> norm;
+    typename Layer::template Parameters<B> layer;
+  };
+  template <class B>
+  struct Saved {
+    typename Norm::template Saved<B> norm;
+    typename Layer::template Saved<B> layer;
+  };
+
+  template <class P, class V>
+  static constexpr void for_each_parameter(P& p, V&& visit) {
+    detail::visit_child<Norm>(0, p.norm, visit);
+    detail::visit_child<Layer>(1, p.layer, visit);
+  }
+  template <class V>
+  static void for_each_state(const V& visit, const std::string& prefix, Index base) {
+    detail::visit_child_state<Norm>(0, visit, prefix, base);
+    detail::visit_child_state<Layer>(1, visit, prefix, base + Norm::state_size);
+  }
+  template <class B>
+  static constexpr double flops(const Workload& work) {
+    return xlstm::flops<Norm, B>(work) + xlstm::flops<Layer, B>(work) + input_dim * static_cast<double>(work.length);
+  }
+
+  template <class B>
+  static void forward(B& backend, const Parameters<B>& p, const Run& run, States<B> state, Input<B, input_dim> x,
+                      Output<B, output_dim> y, Saved<B>& saved) {
+    const auto normed = backend.arena().template matrix<typename B::Arithmetic, input_dim>(x.rows());
+    Norm::template forward<B>(backend, p.norm, run, state, x, normed, saved.norm);
+    Layer::template forward<B>(backend, p.layer, run, state.at(Norm::state_size), normed, y, saved.layer);
+    backend.add(x, y);
+  }
+
+  template <class B>
+  static void backward(B& backend, const Parameters<B>& p, Gradients<B, Residual>& g, const Run& run, States<B> dstate,
+                       const Saved<B>& saved, Input<B, output_dim> dy, Output<B, input_dim> dx) {
+    ArenaScope scope(backend.arena());
+    const auto dnormed = backend.arena().template matrix<typename B::Arithmetic, input_dim>(dy.rows());
+    Layer::template backward<B>(backend, p.layer, g.layer, run, dstate.at(Norm::state_size), saved.layer, dy, dnormed);
+    Norm::template backward<B>(backend, p.norm, g.norm, run, dstate, saved.norm, dnormed, dx);
+    backend.add(dy, dx);
+  }
+};
+
+template <class Norm, class Layer>
+inline constexpr bool has_own_name<Residual<Norm, Layer>> = has_own_name<Norm>&& has_own_name<Layer>;
+
+}  // namespace xlstm
