@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// The linear layer y = x Wᵀ + bias and its backward on the CPU. Weights are row-major (out, in) in float, bf16 or f16,
+// used where they lie; arithmetic is fp32: dx = dy W, dW = dyᵀ x, dbias = Σ_rows dy.
+//
+// Results do not depend on the number of threads, bit for bit. A row's result does not depend on what the other rows
+// hold; it depends on how many there are only in the order of its additions: up to `few_rows` rows, and above, the sums
+// are grouped differently, which changes the result by rounding only.
+#pragma once
+
+#include <algorithm>
+#include <cassert>
+#include <span>
+
+#include "xlstm/core/arena.hpp"
+#include "xlstm/core/executor.hpp"
+#include "xlstm/core/index.hpp"
+#include "xlstm/core/view.hpp"
+#include "xlstm/cpu/matrix_product.hpp"
+#include "xlstm/cpu/row_products.hpp"
+#include "xlstm/cpu/storage.hpp"
+
+namespace xlstm::cpu {
+
+/// Up to so many rows the weights are streamed once past all rows; above, the product is blocked.
+inline constexpr Index few_rows = 24;
+
+/// One of several products of the same x: y (rows, out) = x Wᵀ + bias. `bias` is null or (out).
+template <class W>
+struct LinearTask {
+  const W* weight;  ///< (out, in), row-major
+  Index out;
+  const float* bias;
+  MatrixView<float> y;
+};
+
+namespace detail {
+
+template <WeightRows Rows>
+struct RowProductTask {
+  Rows weight;
+  Index out;
+  const float* bias;
+  MatrixView<float> y;
+};
+
+/// All tasks' rows of weights in one parallel region, in pieces of about 64 KiB each of contiguous memory.
+template <WeightRows Rows, Executor Exec>
+void row_product_group(Exec& exec, MatrixView<const float> x, std::span<const RowProductTask<Rows>> tasks) {
+  constexpr Index piece_bytes = 65536;
+  const auto piece_rows = [](const RowProductTask<Rows>& task) {
+    return round_up(std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes())), 8);
+  };
+  Index pieces = 0;
+  for (const auto& task : tasks) pieces += ceil_div(task.out, piece_rows(task));
+  exec.parallel_for(pieces, [&](Index piece, int) {
+    for (const auto& task : tasks) {
+      const Index rows = piece_rows(task);
+      const Index count = ceil_div(task.out, rows);
+      if (piece < count) {
+        row_products(x, task.weight, piece * rows, std::min(task.out, (piece + 1) * rows), task.bias, task.y);
+        return;
+      }
+      piece -= count;
+    }
+  });
+}
+
+}  // namespace detail
+
+/// y_t = x W_tᵀ + bias_t for every task, in one parallel region: x is (rows, in), W_t (out_t, in), y_t (rows, out_t).
+template <class W, Executor Exec>
+void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in, std::span<const LinearTask<W>> tasks) {
+  assert(x.cols() == in);
+  const ArenaScope scope(arena);
+  const auto count = static_cast<Index>(tasks.size());
+  if (x.rows() == 0) return;
+  if (x.rows() <= few_rows) {
+    using Task = detail::RowProductTask<PlainRows<W>>;
+    Task* const list = arena.allocate<Task>(count);
+    for (Index t = 0; t < count; ++t) {
+      const LinearTask<W>& task = tasks[static_cast<std::size_t>(t)];
+      list[t] = {{task.weight, in}, task.out, task.bias, task.y};
+    }
+    detail::row_product_group(exec, x, std::span<const Task>(list, tasks.size()));
+  } else {
+    using Task = ProductTask<detail::TransposedB<PlainRows<W>>>;
+    Task* const list = arena.allocate<Task>(count);
+    for (Index t = 0; t < count; ++t) {
+      const LinearTask<W>& task = tasks[static_cast<std::size_t>(t)];
+      list[t] = {{{task.weight, in}}, task.out, task.bias, task.y, false};
+    }
+    matrix_products(exec, arena, detail::RowsOfA{x.data(), x.stride()}, x.rows(), in,
+                    std::span<const Task>(list, tasks.size()));
+  }
+}
+
+/// y = x Wᵀ + bias: x (rows, in), weight (out, in), bias null or (out), y (rows, out).
+template <class W, Executor Exec>
+void linear(Exec& exec, Arena& arena, MatrixView<const float> x, const W* weight, Index out, Index in,
+            const float* bias, MatrixView<float> y) {
+  assert(y.rows() == x.rows() && y.cols() == out);
+  const LinearTask<W> task{weight, out, bias, y};
+  linear_group(exec, arena, x, in, std::span<const LinearTask<W>>(&task, 1));
+}
+
+/// dx = dy W, or dx += dy W if `add`: dy (rows, out), weight (out, in), dx (rows, in).
+template <class W, Executor Exec>
+void linear_backward_input(Exec& exec, Arena& arena, MatrixView<const float> dy, const W* weight, Index out, Index in,
+                           MatrixView<float> dx, bool add) {
+  assert(dy.cols() == out && dx.rows() == dy.rows() && dx.cols() == in);
+  using Task = ProductTask<detail::PlainB<PlainRows<W>>>;
+  const Task task{{{weight, in}}, in, nullptr, dx, add};
+  matrix_products(exec, arena, detail::RowsOfA{dy.data(), dy.stride()}, dy.rows(), out,
+                  std::span<const Task>(&task, 1));
+}
+
+/// dweight += dyᵀ x and dbias += Σ_rows dy: dy (rows, out), x (rows, in), dweight (out, in), dbias null or (out).
+template <Executor Exec>
+void linear_backward_weight(Exec& exec, Arena& arena, MatrixView<const float> dy, MatrixView<const float> x,
+                            float* dweight, float* dbias) {
+  assert(dy.rows() == x.rows());
+  const Index out = dy.cols();
+  const Index in = x.cols();
+  if (dy.rows() == 0) return;
+  using Task = ProductTask<detail::PlainB<PlainRows<float>>>;
+  const Task task{{{x.data(), x.stride()}}, in, nullptr, MatrixView<float>(dweight, out, in), true};
+  matrix_products(exec, arena, detail::ColumnsOfA{dy.data(), dy.stride()}, out, dy.rows(),
+                  std::span<const Task>(&task, 1));
+  if (dbias == nullptr) return;
+  constexpr Index piece = 256;
+  exec.parallel_for(ceil_div(out, piece), [&](Index p, int) {
+    const Index first = p * piece;
+    const Index last = std::min(out, first + piece);
+    for (Index r = 0; r < dy.rows(); ++r) {
+      const float* from = dy.row(r);
+      for (Index o = first; o < last; ++o) dbias[o] += from[o];
+    }
+  });
+}
+
+}  // namespace xlstm::cpu

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+// The blocked product C (+)= A·B of large matrices at the machine's fp32 peak, after Goto and van de Geijn, "Anatomy of
+// High-Performance Matrix Multiplication" (2008): both operands are packed into panels that the innermost tile reads
+// with stride one; a tile of C stays in registers over one block of the summation.
+// Every element of C is one chain of multiply-adds in the order of k, cut at multiples of the block `k`: the bits do
+// not depend on the number of threads, nor on which rows and columns are computed together.
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "xlstm/core/arena.hpp"
+#include "xlstm/core/executor.hpp"
+#include "xlstm/core/index.hpp"
+#include "xlstm/core/view.hpp"
+#include "xlstm/cpu/simd.hpp"
+#include "xlstm/cpu/storage.hpp"
+
+namespace xlstm::cpu {
+
+/// The measured choices: the tile of C in registers, and the blocks of A (first-level cache, tile_m × k) and of B
+/// (second-level cache, k × n).
+struct MatrixProductTuning {
+  static constexpr Index tile_m = simd::registers == 32 ? 14 : 6;
+  static constexpr Index tile_n = 2 * simd::width;
+  static constexpr Index k = 384;
+  static constexpr Index n = 512;
+  static constexpr Index m = 1024 / tile_m * tile_m;  ///< rows of C whose packed A is held at once
+};
+
+namespace detail {
+
+using Tuning = MatrixProductTuning;
+
+// ---- A: element (m, k) goes to panel[k · tile_m + m]; rows beyond the matrix are zeros
+
+/// A(m, k) = data[m · stride + k].
+struct RowsOfA {
+  const float* data;
+  Index stride;
+
+  void pack(Index m, Index count, Index k, Index depth, float* panel) const {
+    constexpr Index tile = Tuning::tile_m;
+    const float* from = data + m * stride + k;
+    Index d = 0;
+    for (; d + simd::width <= depth; d += simd::width) {
+      for (Index first = 0; first < tile; first += simd::width) {
+        simd::Floats v[simd::width];
+#pragma GCC unroll 16
+        for (Index i = 0; i < simd::width; ++i) {
+          v[i] = first + i < count ? simd::load(from + (first + i) * stride + d) : simd::zero();
+        }
+        simd::transpose(v);
+        const Index lanes = std::min<Index>(simd::width, tile - first);
+#pragma GCC unroll 16
+        for (Index i = 0; i < simd::width; ++i) {
+          float* to = panel + (d + i) * tile + first;
+          if (lanes == simd::width) {
+            simd::store(to, v[i]);
+          } else {
+            simd::store_partial(to, v[i], lanes);
+          }
+        }
+      }
+    }
+    for (; d < depth; ++d) {
+      for (Index i = 0; i < tile; ++i) panel[d * tile + i] = i < count ? from[i * stride + d] : 0.0F;
+    }
+  }
+};
+
+/// A(m, k) = data[k · stride + m].
+struct ColumnsOfA {
+  const float* data;
+  Index stride;
+
+  void pack(Index m, Index count, Index k, Index depth, float* panel) const {
+    constexpr Index tile = Tuning::tile_m;
+    for (Index d = 0; d < depth; ++d) {
+      const float* from = data + (k + d) * stride + m;
+      for (Index i = 0; i < tile; ++i) panel[d * tile + i] = i < count ? from[i] : 0.0F;
+    }
+  }
+};
+
+// ---- B: element (k, n) goes to panel[k · tile_n + n]; columns beyond the matrix are zeros
+
+/// B(k, n) = row n of the stored matrix, column k.
+template <WeightRows Rows>
+struct TransposedB {
+  Rows rows;
+
+  void pack(Index k, Index depth, Index n, Index count, float* panel) const {
+    constexpr Index tile = Tuning::tile_n;
+    for (Index first = 0; first < tile; first += simd::width) {
+      const Index valid = std::clamp<Index>(count - first, 0, simd::width);
+      for (Index d = 0; d < depth; d += simd::width) {
+        const Index left = std::min<Index>(simd::width, depth - d);
+        simd::Floats v[simd::width];
+        if (valid == simd::width && left == simd::width) {
+#pragma GCC unroll 16
+          for (Index i = 0; i < simd::width; ++i) v[i] = rows.row(n + first + i).load(k + d);
+        } else {
+          for (Index i = 0; i < simd::width; ++i) {
+            v[i] = i >= valid            ? simd::zero()
+                   : left == simd::width ? rows.row(n + first + i).load(k + d)
+                                         : rows.row(n + first + i).load_partial(k + d, left);
+          }
+        }
+        simd::transpose(v);
+        float* to = panel + d * tile + first;
+        if (left == simd::width) {
+#pragma GCC unroll 16
+          for (Index i = 0; i < simd::width; ++i) simd::store(to + i * tile, v[i]);
+        } else {
+          for (Index i = 0; i < left; ++i) simd::store(to + i * tile, v[i]);
+        }
+      }
+    }
+  }
+};
+
+/// B(k, n) = row k of the stored matrix, column n.
+template <WeightRows Rows>
+struct PlainB {
+  Rows rows;
+
+  void pack(Index k, Index depth, Index n, Index count, float* panel) const {
+    constexpr Index tile = Tuning::tile_n;
+    for (Index d = 0; d < depth; ++d) {
+      const auto row = rows.row(k + d);
+      for (Index first = 0; first < tile; first += simd::width) {
+        const Index valid = count - first;
+        const simd::Floats v = valid >= simd::width ? row.load(n + first)
+                               : valid > 0          ? row.load_partial(n + first, valid)
+                                                    : simd::zero();
+        simd::store(panel + d * tile + first, v);
+      }
+    }
+  }
+};
+
+/// One tile of C: c (+)= a·b, where `count_m` × `count_n` elements are inside the matrix. Without `add` the tile begins
+/// with `initial` (one value a column) or zero.
+inline void product_tile(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
+                         Index count_n, const float* initial, bool add) {
+  constexpr int tile_m = Tuning::tile_m;
+  constexpr int vectors = Tuning::tile_n / simd::width;
+  simd::Floats sum[tile_m][vectors] = {};
+  for (Index k = 0; k < depth; ++k) {
+    simd::Floats v[vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; ++j) v[j] = simd::load(b + k * Tuning::tile_n + j * simd::width);
+#pragma GCC unroll 16
+    for (int i = 0; i < tile_m; ++i) {
+      const simd::Floats x = simd::broadcast(a[k * tile_m + i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; ++j) sum[i][j] = simd::fma(x, v[j], sum[i][j]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < vectors; ++j) {
+    const Index first = j * simd::width;
+    const Index lanes = std::min<Index>(simd::width, count_n - first);
+    if (lanes <= 0) break;
+    const bool whole = lanes == simd::width;
+    const auto load = [&](const float* p) { return whole ? simd::load(p) : simd::load_partial(p, lanes); };
+    const simd::Floats begin = !add && initial != nullptr ? load(initial + first) : simd::zero();
+#pragma GCC unroll 16
+    for (int i = 0; i < tile_m; ++i) {
+      if (i >= count_m) break;
+      float* to = c + i * stride + first;
+      const simd::Floats total = sum[i][j] + (add ? load(to) : begin);
+      if (whole) {
+        simd::store(to, total);
+      } else {
+        simd::store_partial(to, total, lanes);
+      }
+    }
+  }
+}
+
+}  // namespace detail
+
+/// One right-hand side: c (m × n) = A·B, or c += A·B if `add`. `initial` (n values or null) is what every row of c
+/// begins with if not `add`.
+template <class B>
+struct ProductTask {
+  B b;
+  Index n;
+  const float* initial;
+  MatrixView<float> c;
+  bool add;
+};
+
+/// C_t (+)= A·B_t for all tasks t; A is m × depth and packed once. Scratch comes from the arena.
+template <class A, class B, Executor Exec>
+void matrix_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth,
+                     std::span<const ProductTask<B>> tasks) {
+  using Tuning = MatrixProductTuning;
+  if (m <= 0) return;
+  const ArenaScope scope(arena);
+  const Index threads = exec.size();
+  Index columns = 0;
+  for (const auto& task : tasks) columns += ceil_div(std::max<Index>(task.n, 0), Tuning::tile_n);
+  if (columns == 0) return;
+  // Slices of B narrow enough that each thread gets several, so that the last one to finish is not waited for long.
+  const Index wanted = threads == 1 ? 1 : 4 * threads;
+  const Index slice = std::clamp<Index>(ceil_div(columns, wanted), 1, Tuning::n / Tuning::tile_n);
+  struct Slice {
+    Index task, first, count;  // in tiles
+  };
+  Index slices = 0;
+  for (const auto& task : tasks) slices += ceil_div(ceil_div(std::max<Index>(task.n, 0), Tuning::tile_n), slice);
+  Slice* const list = arena.allocate<Slice>(slices);
+  Index filled = 0;
+  for (std::size_t t = 0; t < tasks.size(); ++t) {
+    const Index tiles = ceil_div(std::max<Index>(tasks[t].n, 0), Tuning::tile_n);
+    for (Index first = 0; first < tiles; first += slice) {
+      list[filled++] = {static_cast<Index>(t), first, std::min(slice, tiles - first)};
+    }
+  }
+
+  const Index blocks = std::max<Index>(1, ceil_div(depth, Tuning::k));
+  const Index panels_at_once = ceil_div(std::min(m, Tuning::m), Tuning::tile_m);
+  float* const packed_a = arena.allocate<float>(panels_at_once * Tuning::tile_m * depth);
+  const Index b_size = slice * Tuning::tile_n * std::min(depth, Tuning::k);
+  float* const packed_b = arena.allocate<float>(threads * b_size);
+
+  for (Index m0 = 0; m0 < m; m0 += Tuning::m) {
+    const Index rows = std::min(m - m0, Tuning::m);
+    const Index panels = ceil_div(rows, Tuning::tile_m);
+    // Packed A: block after block of the summation, in each the panels one after another.
+    exec.parallel_for(panels, [&](Index p, int) {
+      const Index first = p * Tuning::tile_m;
+      for (Index k = 0; k < depth; k += Tuning::k) {
+        const Index d = std::min(Tuning::k, depth - k);
+        a.pack(m0 + first, std::min(Tuning::tile_m, rows - first), k, d,
+               packed_a + k * panels * Tuning::tile_m + p * Tuning::tile_m * d);
+      }
+    });
+    // If there are fewer slices than threads, the panels are divided too (and such a slice is packed more than once).
+    const Index parts = std::min(panels, ceil_div(wanted, slices));
+    exec.parallel_for(slices * parts, [&](Index index, int thread) {
+      const Slice s = list[index / parts];
+      const ProductTask<B>& task = tasks[static_cast<std::size_t>(s.task)];
+      const Index part = index % parts;
+      const Index first_panel = panels * part / parts;
+      const Index last_panel = panels * (part + 1) / parts;
+      float* const my_b = packed_b + thread * b_size;
+      for (Index block = 0; block < blocks; ++block) {
+        const Index k = block * Tuning::k;
+        const Index d = std::min(Tuning::k, depth - k);
+        for (Index j = 0; j < s.count; ++j) {
+          const Index n = (s.first + j) * Tuning::tile_n;
+          task.b.pack(k, d, n, std::min(Tuning::tile_n, task.n - n), my_b + j * Tuning::tile_n * d);
+        }
+        for (Index p = first_panel; p < last_panel; ++p) {
+          const float* const my_a = packed_a + k * panels * Tuning::tile_m + p * Tuning::tile_m * d;
+          const Index row = p * Tuning::tile_m;
+          for (Index j = 0; j < s.count; ++j) {
+            const Index n = (s.first + j) * Tuning::tile_n;
+            detail::product_tile(my_a, my_b + j * Tuning::tile_n * d, d, task.c.row(m0 + row) + n, task.c.stride(),
+                                 rows - row, task.n - n, task.initial != nullptr ? task.initial + n : nullptr,
+                                 task.add || block > 0);
+          }
+        }
+      }
+    });
+  }
+}
+
+}  // namespace xlstm::cpu

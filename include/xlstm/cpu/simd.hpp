@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vector of floats of the machine compiled for, and the few operations that kernels need beyond + − · /.
+// AVX-512F: 16 floats; AVX2 with FMA: 8; everything else: 4, in the compilers' own vector types, without intrinsics.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "xlstm/core/element.hpp"
+#include "xlstm/core/index.hpp"
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace xlstm::cpu::simd {
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define XLSTM_SIMD_AVX512 1
+inline constexpr int width = 16;
+inline constexpr int registers = 32;
+#elif defined(__AVX2__) && defined(__FMA__)
+#define XLSTM_SIMD_AVX2 1
+inline constexpr int width = 8;
+inline constexpr int registers = 16;
+#else
+inline constexpr int width = 4;
+inline constexpr int registers = 16;
+#endif
+
+/// `width` floats, ints, unsigned ints or 16-bit patterns. + − · / and comparisons are the compiler's.
+typedef float Floats __attribute__((vector_size(width * 4)));
+typedef std::int32_t Ints __attribute__((vector_size(width * 4)));
+typedef std::uint32_t Words __attribute__((vector_size(width * 4)));
+typedef std::uint16_t Halves __attribute__((vector_size(width * 2)));
+
+inline Floats zero() { return Floats{}; }
+inline Floats broadcast(float x) { return x - Floats{}; }
+inline Floats as_floats(Words x) { return reinterpret_cast<Floats>(x); }
+inline Words as_words(Floats x) { return reinterpret_cast<Words>(x); }
+
+/// a·b + c; one rounding where the machine has it.
+inline Floats fma(Floats a, Floats b, Floats c) {
+#if defined(XLSTM_SIMD_AVX512)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(XLSTM_SIMD_AVX2)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/// Picks `a` where the mask (all ones or all zeros a lane, as comparisons give) is set, `b` elsewhere.
+inline Floats select(Ints mask, Floats a, Floats b) {
+  const Words m = reinterpret_cast<Words>(mask);
+  return as_floats((as_words(a) & m) | (as_words(b) & ~m));
+}
+
+/// a > b ? a : b and a < b ? a : b: the second argument where one is a NaN.
+#if defined(XLSTM_SIMD_AVX512)
+inline Floats max(Floats a, Floats b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+inline Floats min(Floats a, Floats b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+#elif defined(XLSTM_SIMD_AVX2)
+inline Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+inline Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+#else
+inline Floats max(Floats a, Floats b) { return select(a > b, a, b); }
+inline Floats min(Floats a, Floats b) { return select(a < b, a, b); }
+#endif
+
+// ---- memory: no alignment beyond that of bytes is asked for; a partial load or store touches `count` elements only
+
+#if defined(XLSTM_SIMD_AVX512)
+inline __mmask16 first_lanes(Index count) { return static_cast<__mmask16>((1U << count) - 1U); }
+#endif
+
+inline Floats load(const float* p) {
+  Floats v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
+
+/// The 16-bit patterns as floats.
+inline Floats expand_bf16(Halves h) {
+#if defined(XLSTM_SIMD_AVX512)
+  return as_floats(reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(h))) << 16);
+#else
+  return as_floats(__builtin_convertvector(h, Words) << 16);
+#endif
+}
+inline Floats expand_f16(Halves h) {
+#if defined(XLSTM_SIMD_AVX512)
+  return _mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(h));
+#elif defined(XLSTM_SIMD_AVX2) && defined(__F16C__)
+  return _mm256_cvtph_ps(reinterpret_cast<__m128i>(h));
+#else
+  // The exponent's bias is 112 too small after the shift; infinities and NaNs get the largest exponent.
+  const Words w = __builtin_convertvector(h, Words);
+  const Words magnitude = (w & 0x7fffU) << 13;
+  const Words special = reinterpret_cast<Words>(magnitude >= 0x0f800000U) & 0x7f800000U;
+  return as_floats(as_words(as_floats(magnitude) * 0x1p112F) | special | (w & 0x8000U) << 16);
+#endif
+}
+
+inline Halves load_halves(const void* p) {
+  Halves h;
+  std::memcpy(&h, p, sizeof h);
+  return h;
+}
+inline Floats load(const bf16* p) { return expand_bf16(load_halves(p)); }
+inline Floats load(const f16* p) { return expand_f16(load_halves(p)); }
+
+/// The first `count` < width elements, zeros after them.
+inline Floats load_partial(const float* p, Index count) {
+#if defined(XLSTM_SIMD_AVX512)
+  return _mm512_maskz_loadu_ps(first_lanes(count), p);
+#else
+  Floats v = zero();
+  std::memcpy(&v, p, static_cast<std::size_t>(count) * sizeof(float));
+  return v;
+#endif
+}
+inline Halves load_halves_partial(const void* p, Index count) {
+#if defined(XLSTM_SIMD_AVX512)
+  return reinterpret_cast<Halves>(_mm256_maskz_loadu_epi16(first_lanes(count), p));
+#else
+  Halves h = {};
+  std::memcpy(&h, p, static_cast<std::size_t>(count) * 2);
+  return h;
+#endif
+}
+inline Floats load_partial(const bf16* p, Index count) { return expand_bf16(load_halves_partial(p, count)); }
+inline Floats load_partial(const f16* p, Index count) { return expand_f16(load_halves_partial(p, count)); }
+
+inline void store_partial(float* p, Floats v, Index count) {
+#if defined(XLSTM_SIMD_AVX512)
+  _mm512_mask_storeu_ps(p, first_lanes(count), v);
+#else
+  std::memcpy(p, &v, static_cast<std::size_t>(count) * sizeof(float));
+#endif
+}
+
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+
+// ---- lanes
+
+namespace detail {
+template <int Step, std::size_t... Lane>
+inline void exchange(Floats& a, Floats& b, std::index_sequence<Lane...>) {
+  const Floats x = a, y = b;
+  a = __builtin_shufflevector(
+      x, y, (static_cast<int>(Lane) & Step ? width + static_cast<int>(Lane) - Step : static_cast<int>(Lane))...);
+  b = __builtin_shufflevector(
+      x, y, (static_cast<int>(Lane) & Step ? width + static_cast<int>(Lane) : static_cast<int>(Lane) + Step)...);
+}
+template <int Step>
+inline void transpose_step(Floats* v) {
+  if constexpr (Step > 0) {
+#pragma GCC unroll 16
+    for (int i = 0; i < width; ++i) {
+      if ((i & Step) == 0) exchange<Step>(v[i], v[i + Step], std::make_index_sequence<width>());
+    }
+    transpose_step<Step / 2>(v);
+  }
+}
+template <int Step, std::size_t... Lane>
+inline Floats rotate(Floats v, std::index_sequence<Lane...>) {
+  return __builtin_shufflevector(v, v, (static_cast<int>(Lane) ^ Step)...);
+}
+template <int Step>
+inline Floats add_across(Floats v) {
+  if constexpr (Step == 0) {
+    return v;
+  } else {
+    return add_across<Step / 2>(v + rotate<Step>(v, std::make_index_sequence<width>()));
+  }
+}
+}  // namespace detail
+
+/// Transposes the width × width matrix whose rows are v[0], …, v[width − 1].
+inline void transpose(Floats* v) { detail::transpose_step<width / 2>(v); }
+
+/// The sum of all lanes, always added in the same order.
+inline float reduce_add(Floats v) { return detail::add_across<width / 2>(v)[0]; }
+
+inline float reduce_max(Floats v) {
+  float m = v[0];
+  for (int i = 1; i < width; ++i) m = v[i] > m ? v[i] : m;
+  return m;
+}
+
+// ---- functions
+
+/// e^x with a relative error below 2^-22 where the result is a normal number; 0 below about −104, ∞ above 88.73.
+/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7; 2^n in two factors, so that results
+/// near both ends of the range need no special case.
+inline Floats exp(Floats x) {
+  const Ints is_nan = x != x;
+  const Floats bounded = min(max(x, broadcast(-150.0F)), broadcast(130.0F));
+  const Floats shift = broadcast(0x1.8p23F);  // adding and subtracting it rounds to an integer
+  const Floats shifted = fma(bounded, broadcast(0x1.715476p+0F), shift);
+  const Floats n = shifted - shift;
+  Floats r = fma(n, broadcast(-0x1.62e4p-1F), bounded);
+  r = fma(n, broadcast(-0x1.7f7d1cp-20F), r);
+  Floats p = broadcast(1.0F / 5040);
+  p = fma(p, r, broadcast(1.0F / 720));
+  p = fma(p, r, broadcast(1.0F / 120));
+  p = fma(p, r, broadcast(1.0F / 24));
+  p = fma(p, r, broadcast(1.0F / 6));
+  p = fma(p, r, broadcast(0.5F));
+  p = fma(p, r, broadcast(1.0F));
+  p = fma(p, r, broadcast(1.0F));
+  const Ints exponent = __builtin_convertvector(n, Ints);
+  const Ints half = exponent >> 1;
+  const Floats first = reinterpret_cast<Floats>((half + 127) << 23);
+  const Floats second = reinterpret_cast<Floats>((exponent - half + 127) << 23);
+  return select(is_nan, x, p * first * second);
+}
+
+}  // namespace xlstm::cpu::simd
