@@ -12,7 +12,8 @@ cmake_policy(VERSION 3.22)
 set(_XLSTM_PRESETS_HEADER "${CMAKE_CURRENT_LIST_DIR}/../include/xlstm/model/presets.hpp")
 
 # The fields of xlstm::ModelConfig that a configuration file may give, in the struct's order:
-# field, kind (size: positive integer; real; cap: real, null for none; flag), and the keys it goes by.
+# field, kind (size: positive integer; real: positive; cap: real, null or 0 for none; flag; or the enumeration's type and
+# its values, the first being the default), and the keys it goes by. The same rules as in xlstm/io/config.hpp.
 set(_XLSTM_MODEL_FIELDS
   "vocab_size|size|vocab_size"
   "embedding_dim|size|embedding_dim,hidden_size"
@@ -29,7 +30,9 @@ set(_XLSTM_MODEL_FIELDS
   "gate_soft_cap|cap|gate_soft_cap"
   "output_logit_soft_cap|cap|output_logit_soft_cap"
   "tie_word_embeddings|flag|tie_word_embeddings"
-  "chunk_size|size|chunk_size")
+  "chunk_size|size|chunk_size"
+  "input_gate|InputGate:exponential,sigmoid|input_gate"
+  "normalizer|Normalizer:max_abs,none|normalizer")
 set(_XLSTM_REQUIRED_FIELDS vocab_size embedding_dim num_blocks num_heads)
 
 # The file of a checkpoint that holds its configuration.
@@ -105,6 +108,10 @@ function(_xlstm_read_config file out)
       if(type STREQUAL "")
         continue()
       endif()
+      list(LENGTH keys names)
+      if(type STREQUAL "NULL" AND names GREATER 1)
+        continue()
+      endif()
       set(where "xlstm: ${file}: key ${key}: ${value} (${type})")
       if(kind STREQUAL "flag")
         if(NOT type STREQUAL "BOOLEAN")
@@ -115,15 +122,26 @@ function(_xlstm_read_config file out)
           set(this true)
         endif()
       elseif(kind STREQUAL "size")
-        if(NOT type STREQUAL "NUMBER" OR NOT value MATCHES "^[1-9][0-9]*$" OR value GREATER 1000000000)
-          message(FATAL_ERROR "${where}; a whole number from 1 to 1000000000 was expected")
+        if(NOT type STREQUAL "NUMBER" OR NOT value MATCHES "^[1-9][0-9]*$" OR value GREATER 2147483647)
+          message(FATAL_ERROR "${where}; a whole number from 1 to 2147483647 was expected")
         endif()
         set(this "${value}")
+      elseif(kind MATCHES "^([A-Za-z]+):(.*)$")
+        set(enumeration "${CMAKE_MATCH_1}")
+        string(REPLACE "," ";" values "${CMAKE_MATCH_2}")
+        if(NOT type STREQUAL "STRING" OR NOT value IN_LIST values)
+          string(REPLACE ";" " or " values "${values}")
+          message(FATAL_ERROR "${where}; ${values} was expected")
+        endif()
+        set(this "xlstm::${enumeration}::${value}")
       elseif(kind STREQUAL "cap" AND type STREQUAL "NULL")
         set(this 0)
       else()
         if(NOT type STREQUAL "NUMBER" OR NOT value MATCHES "^[+]?[0-9.]+([eE][-+]?[0-9]+)?$")
-          message(FATAL_ERROR "${where}; a number that is not negative was expected")
+          message(FATAL_ERROR "${where}; a positive number was expected")
+        endif()
+        if(kind STREQUAL "real" AND value MATCHES "^[+]?[0.]+([eE].*)?$")
+          message(FATAL_ERROR "${where}; a positive number was expected")
         endif()
         set(this "${value}")
       endif()
@@ -134,6 +152,9 @@ function(_xlstm_read_config file out)
         message(FATAL_ERROR "${where}; ${first} says ${literal}, and both must be equal")
       endif()
     endforeach()
+    if(literal STREQUAL "" AND field STREQUAL "ffn_proj_factor" AND file MATCHES "\\.yaml$")
+      set(literal 2.6667)  # the original export's default
+    endif()
     if(NOT literal STREQUAL "")
       string(APPEND initializer ".${field} = ${literal}, ")
     elseif(field IN_LIST _XLSTM_REQUIRED_FIELDS)

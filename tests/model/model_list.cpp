@@ -72,6 +72,16 @@ TEST_CASE("chunk_size changes no result: it is not compared, and models that dif
   CHECK(visitor.seen == small);
 }
 
+TEST_CASE("Factors are compared by the widths that they lead to") {
+  xlstm::ModelConfig original_export = xlstm::presets::xlstm_7b;
+  original_export.ffn_proj_factor = 2.6667;  // 10944, as with 2.667
+  CHECK(xlstm::same_model(original_export, xlstm::presets::xlstm_7b));
+  original_export.ffn_round_up_to_multiple_of = 1;  // 10922
+  CHECK_FALSE(xlstm::same_model(original_export, xlstm::presets::xlstm_7b));
+  original_export.qk_dim_factor = 0.25;
+  CHECK_FALSE(xlstm::same_model(xlstm::presets::xlstm_7b, original_export));
+}
+
 TEST_CASE("CMake turns the reference checkpoints into a model list") {
   using List = xlstm::compiled::Models;
   const std::set<std::string_view> names(List::names.begin(), List::names.end());

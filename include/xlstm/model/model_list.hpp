@@ -27,9 +27,16 @@ struct ModelList {
   static constexpr std::array<ModelConfig, size> configs = {Models::config...};
 };
 
-/// True if both are the same model: chunk_size changes speed, never results, and is not compared.
+/// True if both are the same model. chunk_size changes speed, never results, and is not compared; factors are compared
+/// by the widths that they lead to.
 constexpr bool same_model(ModelConfig a, const ModelConfig& b) {
   a.chunk_size = b.chunk_size;
+  if (a.qk_dim() == b.qk_dim()) a.qk_dim_factor = b.qk_dim_factor;
+  if (a.v_dim() == b.v_dim()) a.v_dim_factor = b.v_dim_factor;
+  if (a.ffn_dim() == b.ffn_dim()) {
+    a.ffn_proj_factor = b.ffn_proj_factor;
+    a.ffn_round_up_to_multiple_of = b.ffn_round_up_to_multiple_of;
+  }
   return a == b;
 }
 
