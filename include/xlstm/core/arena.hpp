@@ -34,7 +34,7 @@ class Arena {
   /// `count` uninitialised values of a trivial type.
   template <class T>
   T* allocate(Index count) {
-    static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>,
+    static_assert(std::is_trivially_copy_constructible_v<T> && std::is_trivially_destructible_v<T>,
                   "xlstm: an arena holds plain values and views; this type owns something");
     assert(count >= 0);
     return reinterpret_cast<T*>(bytes(static_cast<std::size_t>(count) * sizeof(T)));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// embedding → blocks → norm → head → soft cap (xLSTM 7B, Fig. 3). The blocks are any module of D features: the published
-// ones (model/architecture.hpp) or a user's own.
+// embedding → blocks → norm → head → soft cap (xLSTM 7B, Fig. 3). The blocks are any module of D features: the
+// published ones (model/architecture.hpp) or a user's own.
 #pragma once
 
 #include <span>
@@ -20,6 +20,11 @@ struct CausalLM {
   static constexpr Index vocab_size = VocabSize;
   static constexpr Index embedding_dim = Blocks::input_dim;
   static constexpr bool tied = TieEmbeddings;
+  /// N in the initialisation of projections back into the residual stream.
+  static constexpr Index num_blocks = [] {
+    if constexpr (requires { Blocks::count; }) return static_cast<Index>(Blocks::count);
+    return Index{1};
+  }();
   static constexpr Index state_size = Blocks::state_size;
   static_assert(VocabSize > 0, "xlstm: a language model needs a vocabulary; set vocab_size");
   static_assert(Blocks::input_dim == Blocks::output_dim && OutNorm::input_dim == Blocks::output_dim,

@@ -10,8 +10,8 @@ namespace xlstm {
 /// leaves the backend free to do all of them in one go.
 template <class W, class T>
 struct LinearTerm {
-  const W& weight;    ///< (Out, In)
-  const T* bias;      ///< (Out), or null
+  const W& weight;  ///< (Out, In)
+  const T* bias;    ///< (Out), or null
   MatrixView<T, W::rows> y;
 };
 

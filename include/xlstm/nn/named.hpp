@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Named<"mlstm_layer", M> is M, its parameters called "mlstm_layer.…". Containers number the children that have no name.
+// Named<"mlstm_layer", M> is M, its parameters called "mlstm_layer.…". Containers number the children that have no
+// name.
 #pragma once
 
 #include "xlstm/core/fixed_string.hpp"

@@ -18,8 +18,7 @@ enum class Recompute { none, per_block };
 template <Index N, class M, Recompute Policy = Recompute::none>
 struct Repeat {
   static_assert(N > 0, "xlstm: Repeat needs at least one module; set num_blocks to 1 or more");
-  static_assert(M::input_dim == M::output_dim,
-                "xlstm: a repeated module must give back as many features as it takes");
+  static_assert(M::input_dim == M::output_dim, "xlstm: a repeated module must give back as many features as it takes");
   static constexpr Index count = N;
   static constexpr Index input_dim = M::input_dim;
   static constexpr Index output_dim = M::output_dim;

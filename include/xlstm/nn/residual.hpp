@@ -11,8 +11,9 @@ template <class Norm, class Layer>
 struct Residual {
   static_assert(Norm::input_dim == Norm::output_dim && Norm::output_dim == Layer::input_dim,
                 "xlstm: in Residual<Norm, Layer> the layer must take as many features as the norm gives");
-  static_assert(Layer::output_dim == Norm::input_dim,
-                "xlstm: in Residual<Norm, Layer> the layer must give back as many features as come in, or they can't be added");
+  static_assert(
+      Layer::output_dim == Norm::input_dim,
+      "xlstm: in Residual<Norm, Layer> the layer must give back as many features as come in, or they can't be added");
   static constexpr Index input_dim = Norm::input_dim;
   static constexpr Index output_dim = Layer::output_dim;
   static constexpr Index state_size = Norm::state_size + Layer::state_size;

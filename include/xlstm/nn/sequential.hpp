@@ -33,9 +33,8 @@ struct Sequential {
 
   template <class P, class V>
   static constexpr void for_each_parameter(P& p, V&& visit) {
-    for_each_child([&]<std::size_t I>() {
-      detail::visit_child<Child<I>>(static_cast<Index>(I), std::get<I>(p.children), visit);
-    });
+    for_each_child(
+        [&]<std::size_t I>() { detail::visit_child<Child<I>>(static_cast<Index>(I), std::get<I>(p.children), visit); });
   }
   template <class V>
   static void for_each_state(const V& visit, const std::string& prefix, Index base) {

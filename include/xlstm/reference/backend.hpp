@@ -236,8 +236,8 @@ class Backend {
 
   /// h = mLSTM(in) in the form that `run` names; states in place.
   template <class Cell>
-  void mlstm(const Run& run, const MLSTMInput<const T, Cell>& in, StateSlots<T> state,
-             MatrixView<T, Cell::v_width> h, MLSTMSaved<Cell>& saved) {
+  void mlstm(const Run& run, const MLSTMInput<const T, Cell>& in, StateSlots<T> state, MatrixView<T, Cell::v_width> h,
+             MLSTMSaved<Cell>& saved) {
     if (run.training) {
       saved.first_state = arena_.template allocate<T>(run.sequences * Cell::state_size);
       for (Index b = 0; b < run.sequences; ++b) {
@@ -268,8 +268,8 @@ class Backend {
   // ---- training ----
 
   /// See reference/training.hpp.
-  template <class Cap>
-  LossSum cross_entropy(MatrixView<T> logits, std::span<const Token> targets, double z_loss, double gradient_scale) {
+  template <class Cap, Index V>
+  LossSum cross_entropy(MatrixView<T, V> logits, std::span<const Token> targets, double z_loss, double gradient_scale) {
     return reference::cross_entropy<Cap>(logits, targets, z_loss, gradient_scale);
   }
   double squared_norm(const T* x, Index count) { return reference::squared_norm(x, count); }

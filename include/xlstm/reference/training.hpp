@@ -13,8 +13,8 @@ namespace xlstm::reference {
 
 /// `logits` (rows, vocabulary) come before the soft cap. Returns the sums over rows whose target is not ignored.
 /// With gradient_scale ≠ 0 the logits are replaced by gradient_scale · ∂(nll + z_loss·(log Z)²)/∂logits.
-template <class Cap, class T>
-LossSum cross_entropy(MatrixView<T> logits, std::span<const Token> targets, double z_loss, double gradient_scale) {
+template <class Cap, class T, Index V>
+LossSum cross_entropy(MatrixView<T, V> logits, std::span<const Token> targets, double z_loss, double gradient_scale) {
   LossSum sum;
   const Index vocabulary = logits.cols();
   for (Index r = 0; r < logits.rows(); ++r) {

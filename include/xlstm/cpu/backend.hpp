@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU backend: weights stored as float, bf16 or f16, arithmetic and states in fp32, work shared among the threads
+// of a pool. An instance is an execution context (a workspace and the pool); it serves one caller at a time. Models
+// keep a few and lend them. Derive from it to replace a single operation: modules call the most derived one.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <span>
+
+#include "xlstm/core/element.hpp"
+#include "xlstm/cpu/elementwise.hpp"
+#include "xlstm/cpu/embedding.hpp"
+#include "xlstm/cpu/linear.hpp"
+#include "xlstm/cpu/mlstm.hpp"
+#include "xlstm/cpu/norm.hpp"
+#include "xlstm/cpu/thread_pool.hpp"
+#include "xlstm/cpu/training.hpp"
+#include "xlstm/nn/linear.hpp"
+#include "xlstm/nn/module.hpp"
+
+namespace xlstm::cpu {
+
+/// W is how weight matrices are stored: float, xlstm::bf16 or xlstm::f16.
+template <class W = float>
+class Backend {
+ public:
+  using Arithmetic = float;
+  using State = float;
+  using GradientBackend = Backend<float>;
+  template <Index Out, Index In>
+  using Weight = DenseWeight<W, Out, In>;
+  template <Index Out, Index In>
+  using PreciseWeight = DenseWeight<W, Out, In>;
+  template <class Cell>
+  using MLSTMSaved = cpu::MLSTMSaved<Cell>;
+
+  struct Options {
+    int threads = 0;  ///< 0: every core that the process may use
+  };
+  /// What all instances for one model share: the threads.
+  struct Resources {
+    explicit Resources(const Options& options = {}) : threads(options.threads) {}
+    ThreadPool threads;
+  };
+
+  explicit Backend(std::shared_ptr<Resources> resources = std::make_shared<Resources>())
+      : resources_(std::move(resources)) {}
+
+  Arena& arena() { return arena_; }
+  ThreadPool& threads() { return resources_->threads; }
+
+  // ---- matrices ----
+
+  /// y_r = weight[tokens[r]].
+  template <class Matrix>
+  void embed(std::span<const Token> tokens, const Matrix& weight, MatrixView<float, Matrix::cols> y) {
+    cpu::embed(threads(), tokens, weight.data(), y);
+  }
+  /// dweight[tokens[r]] += dy_r.
+  template <class Matrix>
+  void embed_backward(std::span<const Token> tokens, MatrixView<const float, Matrix::cols> dy, Matrix& dweight) {
+    cpu::embed_backward(threads(), tokens, dy, dweight.data());
+  }
+  /// Each term: y = x Wᵀ + bias; all terms in one parallel region.
+  template <Index In, class... Matrices>
+  void linear(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {
+    static_assert(((Matrices::cols == In) && ...),
+                  "xlstm: a weight matrix must have as many columns as its input has features");
+    const std::array<LinearTask<W>, sizeof...(terms)> tasks{
+        LinearTask<W>{terms.weight.data(), Matrices::rows, terms.bias, terms.y}...};
+    linear_group<W>(threads(), arena_, x, In, tasks);
+  }
+  /// dx (+)= dy W.
+  template <class Matrix>
+  void linear_backward_input(MatrixView<const float, Matrix::rows> dy, const Matrix& weight,
+                             MatrixView<float, Matrix::cols> dx, bool add) {
+    cpu::linear_backward_input(threads(), arena_, dy, weight.data(), Matrix::rows, Matrix::cols, dx, add);
+  }
+  /// dW += dyᵀ x, dbias += Σ_r dy_r.
+  template <class Matrix, Index N>
+  void linear_backward_weight(MatrixView<const float, Matrix::cols> x, MatrixView<const float, Matrix::rows> dy,
+                              Matrix& dweight, VectorParameter<float, N>& dbias) {
+    cpu::linear_backward_weight(threads(), arena_, dy, x, dweight.data(), N > 0 ? dbias.data() : nullptr);
+  }
+
+  // ---- norms ----
+
+  template <Index D, Index N>
+  void rms_norm(MatrixView<const float, D> x, const VectorParameter<float, D>& weight,
+                const VectorParameter<float, N>& bias, double eps, MatrixView<float, D> y, float* scale) {
+    cpu::rms_norm(threads(), x, weight.data(), N > 0 ? bias.data() : nullptr, eps, y, scale);
+  }
+  template <Index D, Index N>
+  void rms_norm_backward(MatrixView<const float, D> x, const VectorParameter<float, D>& weight, const float* scale,
+                         MatrixView<const float, D> dy, MatrixView<float, D> dx, VectorParameter<float, D>& dweight,
+                         VectorParameter<float, N>& dbias) {
+    cpu::rms_norm_backward(threads(), x, weight.data(), scale, dy, dx, dweight.data(), N > 0 ? dbias.data() : nullptr);
+  }
+  template <Index Heads, Index Width, Index N>
+  void multihead_norm(MatrixView<const float, Width> x, const VectorParameter<float, Width>& weight,
+                      const VectorParameter<float, N>& bias, double eps, MatrixView<float, Width> y, float* mean,
+                      float* scale) {
+    cpu::multihead_norm<Heads>(threads(), x, weight.data(), N > 0 ? bias.data() : nullptr, eps, y, mean, scale);
+  }
+  template <Index Heads, Index Width, Index N>
+  void multihead_norm_backward(MatrixView<const float, Width> x, const VectorParameter<float, Width>& weight,
+                               const float* mean, const float* scale, MatrixView<const float, Width> dy,
+                               MatrixView<float, Width> dx, VectorParameter<float, Width>& dweight,
+                               VectorParameter<float, N>& dbias) {
+    cpu::multihead_norm_backward<Heads>(threads(), x, weight.data(), mean, scale, dy, dx, dweight.data(),
+                                        N > 0 ? dbias.data() : nullptr);
+  }
+
+  // ---- element by element ----
+
+  /// y += x.
+  template <Index D>
+  void add(MatrixView<const float, D> x, MatrixView<float, D> y) {
+    cpu::add(threads(), x, y);
+  }
+  /// y = x.
+  template <Index D>
+  void copy(MatrixView<const float, D> x, MatrixView<float, D> y) {
+    for (Index r = 0; r < x.rows(); ++r) array_row(y, r) = array_row(x, r);
+  }
+  /// y = silu(gate) ⊙ up.
+  template <Index F>
+  void swiglu(MatrixView<float, F> gate, MatrixView<float, F> up, MatrixView<float, F> y) {
+    cpu::swiglu<ThreadPool, F>(threads(), gate, up, y);
+  }
+  /// dup may be dy itself.
+  template <Index F>
+  void swiglu_backward(MatrixView<float, F> gate, MatrixView<float, F> up, MatrixView<float, F> dy,
+                       MatrixView<float, F> dgate, MatrixView<float, F> dup) {
+    cpu::swiglu_backward<ThreadPool, F>(threads(), gate, up, dy, dgate, dup);
+  }
+  /// y = σ(ogate) ⊙ x.
+  template <Index Width>
+  void output_gate(MatrixView<float, Width> ogate, MatrixView<float, Width> x, MatrixView<float, Width> y) {
+    cpu::output_gate<ThreadPool, Width>(threads(), ogate, x, y);
+  }
+  /// dx may be dy itself.
+  template <Index Width>
+  void output_gate_backward(MatrixView<float, Width> ogate, MatrixView<float, Width> x, MatrixView<float, Width> dy,
+                            MatrixView<float, Width> dogate, MatrixView<float, Width> dx) {
+    cpu::output_gate_backward<ThreadPool, Width>(threads(), ogate, x, dy, dogate, dx);
+  }
+  /// y = cap(y) in place.
+  template <class Cap, Index D>
+  void soft_cap(MatrixView<float, D> y) {
+    cpu::soft_cap<Cap>(threads(), y);
+  }
+
+  // ---- the cell ----
+
+  /// h = mLSTM(in) in the form that `run` names; states in place.
+  template <class Cell>
+  void mlstm(const Run& run, const MLSTMInput<const float, Cell>& in, StateSlots<float> state,
+             MatrixView<float, Cell::v_width> h, MLSTMSaved<Cell>& saved) {
+    cpu::mlstm<Cell>(threads(), arena_, run, in, state, h, saved);
+  }
+  /// Writes the gradient of the cell's input; turns dstate (if any) from the last state's gradient into the first's.
+  template <class Cell>
+  void mlstm_backward(const Run& run, const MLSTMInput<const float, Cell>& in, MatrixView<float, Cell::v_width> h,
+                      const MLSTMSaved<Cell>& saved, MatrixView<float, Cell::v_width> dh,
+                      const MLSTMInput<float, Cell>& gradient, StateSlots<float> dstate) {
+    cpu::mlstm_backward<Cell>(threads(), arena_, run, in, h, saved, dh, gradient, dstate);
+  }
+
+  // ---- training ----
+
+  template <class Cap, Index V>
+  LossSum cross_entropy(MatrixView<float, V> logits, std::span<const Token> targets, double z_loss,
+                        double gradient_scale) {
+    return cpu::cross_entropy<Cap>(threads(), arena_, logits, targets, z_loss, gradient_scale);
+  }
+  double squared_norm(const float* x, Index count) { return cpu::squared_norm(threads(), arena_, x, count); }
+  void adamw(float* parameter, const float* gradient, float* first_moment, float* second_moment, Index count,
+             const AdamWStep& step) {
+    cpu::adamw(threads(), parameter, gradient, first_moment, second_moment, count, step);
+  }
+
+ private:
+  std::shared_ptr<Resources> resources_;
+  Arena arena_;
+};
+
+}  // namespace xlstm::cpu

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// RMS norm and multi-head norm on the CPU, forward and backward (nn/rms_norm.hpp and nn/multihead_norm.hpp have the
+// equations). Sums over a row are in fp32 with vector accumulators; sums over rows run in row order, one column block
+// a task, so that they are the same for any number of threads.
+#pragma once
+
+#include <cmath>
+
+#include "xlstm/cpu/elementwise.hpp"
+
+namespace xlstm::cpu {
+
+/// y = x·scale ⊙ w (+ bias, unless null), scale_r = 1/√(mean(x_r²) + eps).
+template <class Exec, Index D>
+void rms_norm(Exec& exec, MatrixView<const float, D> x, const float* weight, const float* bias, double eps,
+              MatrixView<float, D> y, float* scale) {
+  const ConstArray w(weight, x.cols());
+  for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
+    for (Index r = first; r < first + count; ++r) {
+      const auto xr = array_row(x, r);
+      const float s = 1.0F / std::sqrt(xr.square().mean() + static_cast<float>(eps));
+      scale[r] = s;
+      if (bias != nullptr) {
+        array_row(y, r) = xr * s * w + ConstArray(bias, x.cols());
+      } else {
+        array_row(y, r) = xr * s * w;
+      }
+    }
+  });
+}
+
+/// dx = s·(w dy − x s² mean(w dy x));  dweight += Σ_r dy x s,  dbias += Σ_r dy (unless null).
+template <class Exec, Index D>
+void rms_norm_backward(Exec& exec, MatrixView<const float, D> x, const float* weight, const float* scale,
+                       MatrixView<const float, D> dy, MatrixView<float, D> dx, float* dweight, float* dbias) {
+  const ConstArray w(weight, x.cols());
+  for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
+    for (Index r = first; r < first + count; ++r) {
+      const float s = scale[r];
+      const float mean = (array_row(dy, r) * w * array_row(x, r)).mean();
+      array_row(dx, r) = s * (array_row(dy, r) * w - array_row(x, r) * (s * s * mean));
+    }
+  });
+  for_column_blocks(exec, x.cols(), [&](Index first, Index count) {
+    MutableArray dw(dweight + first, count);
+    for (Index r = 0; r < x.rows(); ++r) {
+      const auto d = array_row(dy, r).segment(first, count);
+      dw += d * array_row(x, r).segment(first, count) * scale[r];
+      if (dbias != nullptr) MutableArray(dbias + first, count) += d;
+    }
+  });
+}
+
+/// Per head: y = (x − mean)·scale ⊙ w (+ bias, unless null); mean and scale are (rows, Heads).
+template <Index Heads, class Exec, Index W>
+void multihead_norm(Exec& exec, MatrixView<const float, W> x, const float* weight, const float* bias, double eps,
+                    MatrixView<float, W> y, float* mean, float* scale) {
+  constexpr Index dim = W / Heads;
+  for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
+    for (Index r = first; r < first + count; ++r) {
+      for (Index h = 0; h < Heads; ++h) {
+        const ConstArray xh(x.row(r) + h * dim, dim);
+        const ConstArray w(weight + h * dim, dim);
+        MutableArray yh(y.row(r) + h * dim, dim);
+        const float mu = xh.mean();
+        const float s = 1.0F / std::sqrt((xh - mu).square().mean() + static_cast<float>(eps));
+        mean[r * Heads + h] = mu;
+        scale[r * Heads + h] = s;
+        if (bias != nullptr) {
+          yh = (xh - mu) * s * w + ConstArray(bias + h * dim, dim);
+        } else {
+          yh = (xh - mu) * s * w;
+        }
+      }
+    }
+  });
+}
+
+/// With x̂ = (x − mean)·scale and g = dy ⊙ w:  dx = s·(g − mean(g) − x̂ mean(g x̂));  dweight += Σ_r dy x̂.
+template <Index Heads, class Exec, Index W>
+void multihead_norm_backward(Exec& exec, MatrixView<const float, W> x, const float* weight, const float* mean,
+                             const float* scale, MatrixView<const float, W> dy, MatrixView<float, W> dx, float* dweight,
+                             float* dbias) {
+  constexpr Index dim = W / Heads;
+  for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
+    for (Index r = first; r < first + count; ++r) {
+      for (Index h = 0; h < Heads; ++h) {
+        const ConstArray xh(x.row(r) + h * dim, dim);
+        const ConstArray w(weight + h * dim, dim);
+        const ConstArray d(dy.row(r) + h * dim, dim);
+        const float mu = mean[r * Heads + h];
+        const float s = scale[r * Heads + h];
+        const float sum = (d * w).mean();
+        const float dot = (d * w * (xh - mu)).mean() * s;
+        MutableArray(dx.row(r) + h * dim, dim) = s * (d * w - sum - (xh - mu) * (s * dot));
+      }
+    }
+  });
+  exec.parallel_for(Heads, [&](Index h, int) {
+    MutableArray dw(dweight + h * dim, dim);
+    for (Index r = 0; r < x.rows(); ++r) {
+      const ConstArray d(dy.row(r) + h * dim, dim);
+      dw += d * (ConstArray(x.row(r) + h * dim, dim) - mean[r * Heads + h]) * scale[r * Heads + h];
+      if (dbias != nullptr) MutableArray(dbias + h * dim, dim) += d;
+    }
+  });
+}
+
+}  // namespace xlstm::cpu

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loss and optimizer on the CPU (reference/training.hpp has the equations). Sums are taken in an order that depends on
+// the shape alone: the same bits for any number of threads.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+#include "xlstm/core/arena.hpp"
+#include "xlstm/cpu/elementwise.hpp"
+#include "xlstm/train/step.hpp"
+
+namespace xlstm::cpu {
+
+/// Like reference::cross_entropy: logits before the soft cap in, their gradient out where gradient_scale ≠ 0.
+template <class Cap, class Exec, Index V>
+LossSum cross_entropy(Exec& exec, Arena& arena, MatrixView<float, V> logits, std::span<const Token> targets,
+                      double z_loss, double gradient_scale) {
+  ArenaScope scope(arena);
+  struct Row {
+    double nll, log_z;
+  };
+  Row* rows = arena.allocate<Row>(logits.rows());
+  exec.parallel_for(logits.rows(), [&](Index r, int) {
+    const Token target = targets[static_cast<std::size_t>(r)];
+    auto z = array_row(logits, r);
+    rows[r] = {0, 0};
+    if (target == ignored_target) {
+      if (gradient_scale != 0) z.setZero();
+      return;
+    }
+    if constexpr (Cap::active) {
+      constexpr float a = static_cast<float>(Cap::value);
+      z = a * (z * (1.0F / a)).tanh();
+    }
+    const float largest = z.maxCoeff();
+    double total = 0;  // pieces in fp32, their sum in double: a vocabulary is too long for one fp32 sum
+    constexpr Index piece = 256;
+    for (Index c = 0; c < z.size(); c += piece) {
+      total += static_cast<double>((z.segment(c, std::min(piece, z.size() - c)) - largest).exp().sum());
+    }
+    const double log_z = static_cast<double>(largest) + std::log(total);
+    rows[r] = {log_z - static_cast<double>(z[target]), log_z};
+    if (gradient_scale == 0) return;
+    const float scale = static_cast<float>(gradient_scale * (1 + 2 * z_loss * log_z));
+    const float at_target = z[target];
+    if constexpr (Cap::active) {
+      constexpr float a = static_cast<float>(Cap::value);
+      z = (z - static_cast<float>(log_z)).exp() * scale * (1.0F - (z * (1.0F / a)).square());
+    } else {
+      z = (z - static_cast<float>(log_z)).exp() * scale;
+    }
+    z[target] -= static_cast<float>(gradient_scale) * Cap::derivative(at_target);
+  });
+  LossSum sum;
+  for (Index r = 0; r < logits.rows(); ++r) {
+    if (targets[static_cast<std::size_t>(r)] == ignored_target) continue;
+    sum += {rows[r].nll, rows[r].log_z * rows[r].log_z, 1};
+  }
+  return sum;
+}
+
+inline constexpr Index parameters_per_task = Index{1} << 16;
+
+/// Σ x²: blocks in fp32 pieces of 256, everything above in double.
+template <class Exec>
+double squared_norm(Exec& exec, Arena& arena, const float* x, Index count) {
+  ArenaScope scope(arena);
+  const Index tasks = ceil_div(count, parameters_per_task);
+  double* sums = arena.allocate<double>(tasks);
+  exec.parallel_for(tasks, [&](Index task, int) {
+    const Index end = std::min(count, (task + 1) * parameters_per_task);
+    double sum = 0;
+    for (Index i = task * parameters_per_task; i < end; i += 256) {
+      sum += static_cast<double>(ConstArray(x + i, std::min<Index>(256, end - i)).square().sum());
+    }
+    sums[task] = sum;
+  });
+  double total = 0;
+  for (Index t = 0; t < tasks; ++t) total += sums[t];
+  return total;
+}
+
+/// AdamWStep's equations in fp32, one pass.
+template <class Exec>
+void adamw(Exec& exec, float* parameter, const float* gradient, float* first_moment, float* second_moment, Index count,
+           const AdamWStep& step) {
+  const double c1 = 1 - std::pow(step.beta1, static_cast<double>(step.step));
+  const double c2 = 1 - std::pow(step.beta2, static_cast<double>(step.step));
+  const float b1 = static_cast<float>(step.beta1);
+  const float b2 = static_cast<float>(step.beta2);
+  const float keep1 = static_cast<float>(1 - step.beta1);
+  const float keep2 = static_cast<float>(1 - step.beta2);
+  const float scale = static_cast<float>(step.gradient_scale);
+  const float rate = static_cast<float>(step.learning_rate / c1);
+  const float root = static_cast<float>(1 / std::sqrt(c2));
+  const float eps = static_cast<float>(step.eps);
+  const float shrink = static_cast<float>(step.learning_rate * step.weight_decay);
+  exec.parallel_for(ceil_div(count, parameters_per_task), [&](Index task, int) {
+    const Index first = task * parameters_per_task;
+    const Index end = std::min(count, first + parameters_per_task);
+    for (Index i = first; i < end; ++i) {
+      const float g = gradient[i] * scale;
+      const float m = b1 * first_moment[i] + keep1 * g;
+      const float v = b2 * second_moment[i] + keep2 * g * g;
+      first_moment[i] = m;
+      second_moment[i] = v;
+      parameter[i] -= rate * m / (std::sqrt(v) * root + eps) + shrink * parameter[i];
+    }
+  });
+}
+
+}  // namespace xlstm::cpu

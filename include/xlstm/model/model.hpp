@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// A network with its weights, ready to run. Immutable and shared: copies are cheap, any number of threads may use one.
+// What changes is private to a session (generate/session.hpp).
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "xlstm/cpu/backend.hpp"
+#include "xlstm/model/architecture.hpp"
+#include "xlstm/model/counts.hpp"
+#include "xlstm/model/weights.hpp"
+
+namespace xlstm {
+
+template <class Model>
+class Session;
+
+/// A network (xlstm::Network<config>, or any CausalLM) on a backend.
+template <class NetworkType, Backend B>
+class Model {
+ public:
+  using Network = NetworkType;
+  using BackendType = B;
+  using Arithmetic = typename B::Arithmetic;
+  using State = typename B::State;
+  using Parameters = typename Network::template Parameters<B>;
+  using Options = typename B::Options;
+  using Logits = MatrixView<Arithmetic, Network::vocab_size>;
+
+  static constexpr Index vocab_size = Network::vocab_size;
+  static constexpr Index embedding_dim = Network::embedding_dim;
+  static constexpr Index state_size = Network::state_size;
+
+  explicit Model(Weights<Network, B> weights, const Options& options = {})
+      : shared_(std::make_shared<Shared>(std::move(weights), options)) {}
+
+  /// Opens a checkpoint directory (io/load.hpp). Weights whose stored type is the backend's stay in the mapped file.
+  /// Throws Error if a file or tensor is missing or damaged, or the sizes are not those of this network.
+  static Model load(const std::filesystem::path& directory, const Options& options = {});
+
+  /// A model with the initial weights of training.
+  static Model initialized(std::uint64_t seed, const Options& options = {}) {
+    Weights<Network, B> weights = allocate_weights<Network, B>();
+    initialize(weights, seed);
+    return Model(std::move(weights), options);
+  }
+
+  /// A fresh session: the state before the first token (generate/session.hpp).
+  Session<Model> session() const;
+
+  const Parameters& parameters() const { return shared_->weights.parameters; }
+  /// Distinguishes this model's weights from another's, whatever machine they are on: 64 bits over samples of every
+  /// parameter. For refusing saved sessions of another model.
+  std::uint64_t fingerprint() const {
+    std::call_once(shared_->fingerprinted, [&] { shared_->fingerprint = compute_fingerprint(); });
+    return shared_->fingerprint;
+  }
+
+  /// An execution context on loan from the model: returned, still warm, when the lease ends.
+  class Lease {
+   public:
+    explicit Lease(const Model& model) : shared_(model.shared_), backend_(shared_->take()) {}
+    ~Lease() {
+      if (backend_ != nullptr) shared_->give_back(std::move(backend_));
+    }
+    Lease(Lease&&) noexcept = default;
+    Lease& operator=(Lease&&) = delete;
+    B& operator*() const { return *backend_; }
+    B* operator->() const { return backend_.get(); }
+
+   private:
+    std::shared_ptr<typename Model::Shared> shared_;
+    std::unique_ptr<B> backend_;
+  };
+  Lease lease() const { return Lease(*this); }
+
+  /// Runs the tokens of `run` (rows in the order sequence, position), moves the states on, and calls
+  /// use(first_row, logits) for the wanted rows in order, a slice of bounded size at a time.
+  /// `wanted`: all rows, or only each sequence's last token.
+  enum class Rows { all, last, none };
+  template <class Use>
+  void run(B& backend, const Run& run, std::span<const Token> tokens, StateSlots<State> states, Rows wanted,
+           Use&& use) const {
+    Arena& arena = backend.arena();
+    ArenaScope scope(arena);
+    const auto hidden = arena.template matrix<Arithmetic, embedding_dim>(run.rows());
+    {
+      ArenaScope inner(arena);
+      typename Network::template Saved<B> saved;
+      Network::template hidden<B>(backend, parameters(), run, states, tokens, hidden, saved);
+    }
+    if (wanted == Rows::none) return;
+    const Index first = wanted == Rows::all ? 0 : run.length - 1;
+    const Index stride = wanted == Rows::all ? 1 : run.length;
+    const Index count = wanted == Rows::all ? run.rows() : run.sequences;
+    constexpr Index slice = 64;
+    const auto logits = arena.template matrix<Arithmetic, vocab_size>(std::min(slice, count));
+    for (Index done = 0; done < count; done += slice) {
+      const Index n = std::min(slice, count - done);
+      const MatrixView<Arithmetic, embedding_dim> rows(hidden.row(first + done * stride), n, embedding_dim,
+                                                       stride * embedding_dim);
+      const Logits out = logits.middle_rows(0, n);
+      Network::template logits<B>(backend, parameters(), rows, out);
+      use(done, out);
+    }
+  }
+
+  // ---- what the compiler knows ----
+
+  static constexpr Index parameter_count() { return xlstm::parameter_count<Network, B>(); }
+  static constexpr Index weight_bytes() { return xlstm::weight_bytes<Network, B>(); }
+  static constexpr Index state_bytes() { return xlstm::state_bytes<Network, B>(); }
+  static constexpr double prefill_flops(Index length, Index chunk_size) {
+    return xlstm::prefill_flops<Network, B>(length, chunk_size);
+  }
+  static constexpr double decode_flops() { return xlstm::decode_flops<Network, B>(); }
+
+ private:
+  friend class Lease;
+  struct Shared {
+    Shared(Weights<Network, B> w, const Options& options)
+        : weights(std::move(w)), resources(std::make_shared<typename B::Resources>(options)) {}
+
+    std::unique_ptr<B> take() {
+      {
+        const std::lock_guard lock(mutex);
+        if (!idle.empty()) {
+          std::unique_ptr<B> backend = std::move(idle.back());
+          idle.pop_back();
+          return backend;
+        }
+      }
+      return std::make_unique<B>(resources);
+    }
+    void give_back(std::unique_ptr<B> backend) {
+      const std::lock_guard lock(mutex);
+      idle.push_back(std::move(backend));
+    }
+
+    Weights<Network, B> weights;
+    std::shared_ptr<typename B::Resources> resources;
+    std::mutex mutex;
+    std::vector<std::unique_ptr<B>> idle;
+    std::once_flag fingerprinted;
+    std::uint64_t fingerprint = 0;
+  };
+
+  std::uint64_t compute_fingerprint() const {
+    constexpr Index samples = 64;
+    std::uint64_t hash = 0;
+    for_each_parameter<Network>(parameters(), [&](std::string_view name, const auto& handle, Initialization) {
+      for (const char c : name) hash = splitmix64(hash) ^ static_cast<unsigned char>(c);
+      const auto* bytes = reinterpret_cast<const unsigned char*>(handle.data());
+      const Index step = std::max<Index>(1, handle.bytes / samples);
+      for (Index i = 0; i < handle.bytes; i += step) hash = splitmix64(hash) ^ bytes[i];
+    });
+    return hash;
+  }
+
+  std::shared_ptr<Shared> shared_;
+};
+
+/// The published architecture of a configuration on a backend:
+/// `xlstm::LanguageModel<xlstm::presets::xlstm_7b, xlstm::cpu::Backend<xlstm::bf16>>`.
+template <ModelConfig config, class B = cpu::Backend<float>>
+using LanguageModel = Model<Network<config>, B>;
+
+}  // namespace xlstm

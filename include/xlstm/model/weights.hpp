@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory for a network's parameters: one block that holds them all in the order of the visit, each aligned to 64 bytes,
+// or handles into a mapped file. Gradients and moments are the same layout in another block.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "xlstm/core/random.hpp"
+#include "xlstm/nn/parameter.hpp"
+
+namespace xlstm {
+
+/// Zeroed memory, aligned to 64 bytes.
+class AlignedMemory {
+ public:
+  AlignedMemory() = default;
+  explicit AlignedMemory(Index bytes)
+      : data_(static_cast<std::byte*>(::operator new[](static_cast<std::size_t>(bytes), std::align_val_t{64}))),
+        bytes_(bytes) {
+    std::memset(data_.get(), 0, static_cast<std::size_t>(bytes));
+  }
+  std::byte* data() const { return data_.get(); }
+  Index bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<std::byte[], Free> data_;
+  Index bytes_ = 0;
+};
+
+/// A network's parameters and whatever keeps their memory alive.
+template <class Network, class B>
+struct Weights {
+  typename Network::template Parameters<B> parameters;
+  AlignedMemory memory;                ///< what was allocated for them
+  std::shared_ptr<const void> mapped;  ///< what they lie in otherwise
+};
+
+/// Where one parameter lies in the block.
+struct ParameterRange {
+  std::string name;
+  Index offset = 0;  ///< in elements from the start of the block, when all elements have one size
+  Index count = 0;
+  Index rows = 0;
+  Index cols = 0;
+  bool is_matrix = false;
+};
+
+namespace detail {
+/// Every parameter starts on a cache line.
+constexpr Index padded(Index bytes) { return round_up(bytes, 64); }
+}  // namespace detail
+
+/// Zeroed memory for all parameters of a network, contiguous, with the handles bound to it.
+template <class Network, class B>
+Weights<Network, B> allocate_weights() {
+  Weights<Network, B> weights;
+  Index bytes = 0;
+  for_each_parameter<Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
+    bytes += detail::padded(handle.bytes);
+  });
+  weights.memory = AlignedMemory(bytes);
+  std::byte* next = weights.memory.data();
+  for_each_parameter<Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
+    handle.bind(next);
+    next += detail::padded(handle.bytes);
+  });
+  return weights;
+}
+
+/// The parameters' places in the block of allocate_weights, for backends that store matrices and vectors alike.
+template <class Network, class B>
+std::vector<ParameterRange> parameter_ranges() {
+  std::vector<ParameterRange> ranges;
+  typename Network::template Parameters<B> parameters{};
+  Index bytes = 0;
+  for_each_parameter<Network>(parameters, [&](std::string_view name, auto& handle, Initialization) {
+    using Handle = std::remove_cvref_t<decltype(handle)>;
+    static_assert(sizeof(typename Handle::Element) == sizeof(typename B::Arithmetic),
+                  "xlstm: only weights stored in the arithmetic type can be trained in place");
+    ranges.push_back({std::string(name), bytes / static_cast<Index>(sizeof(typename Handle::Element)), handle.count,
+                      handle.rows, handle.cols, handle.is_matrix});
+    bytes += detail::padded(handle.bytes);
+  });
+  return ranges;
+}
+
+/// Calls sink(value) `count` times with a parameter's initial values (xLSTM 7B's recipe; docs/training.md). The stream
+/// depends on the seed and the parameter's name alone, so that any parameter can be made by itself.
+template <class Sink>
+void initial_values(std::string_view name, Initialization initialization, Index count, Index embedding_dim,
+                    Index num_blocks, std::uint64_t seed, Sink&& sink) {
+  using Kind = Initialization::Kind;
+  const double d = static_cast<double>(embedding_dim);
+  if (initialization.kind == Kind::constant || initialization.kind == Kind::linspace) {
+    const double step = count > 1 ? (initialization.last - initialization.first) / static_cast<double>(count - 1) : 0;
+    for (Index i = 0; i < count; ++i) sink(initialization.first + step * static_cast<double>(i));
+    return;
+  }
+  std::uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a of the name
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+  Random random(hash ^ splitmix64(seed));
+  const double deviation = initialization.kind == Kind::small ? std::sqrt(2.0 / (5.0 * d))
+                                                              : 2.0 / (static_cast<double>(num_blocks) * std::sqrt(d));
+  for (Index i = 0; i < count; ++i) sink(deviation * random.normal());
+}
+
+/// Fills allocated weights with their initial values.
+template <class Network, class B>
+void initialize(Weights<Network, B>& weights, std::uint64_t seed) {
+  for_each_parameter<Network>(weights.parameters, [&](std::string_view name, auto& handle, Initialization start) {
+    using Element = typename std::remove_cvref_t<decltype(handle)>::Element;
+    Element* next = handle.data();
+    initial_values(name, start, handle.count, Network::embedding_dim, Network::num_blocks, seed,
+                   [&](double value) { *next++ = static_cast<Element>(value); });
+  });
+}
+
+}  // namespace xlstm
