@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+// The chunkwise mLSTM forward on the CPU (TFLA, arXiv 2503.14376, §2.2), with the scales of mlstm_scales.hpp. A chunk:
+//     P_ij = (q̂_i·k_j) exp(c_j − M_i)  for j ≤ i,      w_i = exp(m − M_i)
+//     h_i  = (w_i Cᵀq̂_i + Σ_j P_ij v_j) / d_i,          s_i = w_i n·q̂_i + Σ_j P_ij
+//     C    ← exp(m − M_L) C + Σ_j exp(c_j − M_L) k_j v_jᵀ,      n likewise
+// The state is held as panels of columns; a panel's output and its update follow each other while it is in the nearest
+// cache. Scores and the running n need no C, and the columns of C nothing of each other: so heads are computed
+// independently, or, where there are too few of them, the chunks' scores in parallel and then slices of columns in
+// parallel. Both do the same operations in the same order, so that the number of threads changes no bit, and neither
+// does more work than one thread would, which a scan over chunks does.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "xlstm/cell/mlstm.hpp"
+#include "xlstm/core/arena.hpp"
+#include "xlstm/core/executor.hpp"
+#include "xlstm/core/run.hpp"
+#include "xlstm/cpu/mlstm_saved.hpp"
+#include "xlstm/cpu/mlstm_scales.hpp"
+#include "xlstm/cpu/panels.hpp"
+
+namespace xlstm::cpu::chunkwise {
+
+/// What is computed of a chunk before its columns: scratch memory for chunks of up to `longest` tokens.
+struct ChunkScratch {
+  ChunkScales scales;
+  float* scores = nullptr;  ///< P, rows of score_stride; zero for a tile's width right of the diagonal
+  Index score_stride = 0;
+  float* keys_transposed = nullptr;  ///< panels (Q, L)
+  float* scaled_keys = nullptr;      ///< panels (L, Q): exp(c_j − M_L) k_j
+  float* key_weight = nullptr;       ///< exp(c_j − M_L)
+  float* query_weight = nullptr;     ///< exp(m − M_i)/√Q
+  float* inverse = nullptr;          ///< 1/d_i
+  float* n = nullptr;                ///< n before the chunk
+  float decay = 0;                   ///< exp(m − M_L)
+};
+
+template <class Cell>
+ChunkScratch allocate_scratch(Arena& arena, Index longest) {
+  constexpr Index Q = Cell::qk_dim;
+  ChunkScratch s;
+  s.scales = {arena.allocate<double>(longest), arena.allocate<double>(longest), arena.allocate<double>(longest)};
+  s.score_stride = round_up(longest, panel_width);
+  s.scores = arena.allocate<float>(longest * s.score_stride);
+  s.keys_transposed = arena.allocate<float>(Panels::size(Q, longest));
+  s.scaled_keys = arena.allocate<float>(Panels::size(longest, Q));
+  s.key_weight = arena.allocate<float>(longest);
+  s.query_weight = arena.allocate<float>(longest);
+  s.inverse = arena.allocate<float>(longest);
+  s.n = arena.allocate<float>(Q);
+  return s;
+}
+
+/// One head's part of a sequence's state, or nothing.
+template <class Cell>
+struct HeadState {
+  float* c = nullptr;
+  float* n = nullptr;
+  float* m = nullptr;
+
+  HeadState(const StateSlots<float>& slots, Index sequence, Index head) {
+    if (!slots) return;
+    float* state = slots[sequence];
+    c = state + head * Cell::qk_dim * Cell::v_dim;
+    n = state + Cell::n_offset + head * Cell::qk_dim;
+    m = state + Cell::m_offset + head;
+  }
+  bool present() const { return c != nullptr; }
+};
+
+/// One head of one sequence.
+template <class Cell>
+struct Head {
+  static constexpr Index Q = Cell::qk_dim;
+  static constexpr Index V = Cell::v_dim;
+
+  const MLSTMInput<const float, Cell>& in;
+  MatrixView<float, Cell::v_width> h;
+  const MLSTMSaved<Cell>* saved;  ///< null unless training
+  Index sequence;
+  Index head;
+  Index first_row;  ///< of the sequence
+
+  const float* q(const Chunk& chunk) const { return in.q.row(first_row + chunk.first) + head * Q; }
+  const float* k(const Chunk& chunk) const { return in.k.row(first_row + chunk.first) + head * Q; }
+  const float* v(const Chunk& chunk) const { return in.v.row(first_row + chunk.first) + head * V; }
+
+  /// Scales and weights; `empty`: C and n are zero. Returns m after the chunk.
+  double weights(ChunkScratch& s, const Chunk& chunk, double m, bool empty) const {
+    const double after = chunk_scales(in, first_row + chunk.first, chunk.length, head, m, s.scales);
+    const double last = s.scales.maximum[chunk.length - 1];
+    for (Index t = 0; t < chunk.length; ++t) {
+      s.key_weight[t] = static_cast<float>(std::exp(s.scales.c[t] - last));
+      s.query_weight[t] = empty ? 0.0F : static_cast<float>(std::exp(m - s.scales.maximum[t])) * query_scale<Cell>;
+    }
+    s.decay = empty ? 0.0F : static_cast<float>(std::exp(m - last));
+    return after;
+  }
+
+  /// n ← decay n + Σ_j key_weight_j k_j.
+  void advance_n(const ChunkScratch& s, const Chunk& chunk, float* n) const {
+    const float* key = k(chunk);
+    for (Index i = 0; i < Q; ++i) n[i] = s.decay == 0.0F ? 0.0F : n[i] * s.decay;
+    for (Index t = 0; t < chunk.length; ++t, key += in.k.stride())
+      for (Index i = 0; i < Q; ++i) n[i] += s.key_weight[t] * key[i];
+  }
+
+  /// Scores, denominators and scaled keys, from the weights and from n before the chunk.
+  void scores(ChunkScratch& s, const Chunk& chunk, const float* n, bool empty) const {
+    const Index L = chunk.length;
+    const Panels keys{s.keys_transposed, Q, L};
+    pack_transposed(keys, k(chunk), in.k.stride());
+    for (Index p = 0; p < keys.count(); ++p) {
+      for_each_tile(L, [&](auto& tile, Index i) {
+        if (i + rows_of(tile) <= p * panel_width) return;
+        tile.clear();
+        tile.add_product(q(chunk) + i * in.q.stride(), in.q.stride(), 1, keys.panel(p), Q);
+        tile.store(s.scores + i * s.score_stride + p * panel_width, s.score_stride);
+      });
+    }
+    for (Index i = 0; i < L; ++i) {
+      float* row = s.scores + i * s.score_stride;
+      const double maximum = s.scales.maximum[i];
+      for (Index j = 0; j <= i; ++j)
+        row[j] *= query_scale<Cell> * exp_of_negative(static_cast<float>(s.scales.c[j] - maximum));
+      const Index end = std::min(round_up(i + 1, tile_rows), s.score_stride);
+      for (Index j = i + 1; j < end; ++j) row[j] = 0.0F;
+
+      float signed_sum = 0;
+      if constexpr (Cell::Normalizer::active) {
+        signed_sum = sum(row, i + 1);
+        if (!empty) signed_sum += s.query_weight[i] * dot(q(chunk) + i * in.q.stride(), n, Q);
+      }
+      const Denominator d = denominator<Cell>(signed_sum, s.scales.b[i] + maximum);
+      s.inverse[i] = d.inverse;
+      if (saved != nullptr) {
+        const Index at = (first_row + chunk.first + i) * Cell::heads + head;
+        saved->inverse_denominator[at] = d.inverse;
+        saved->sum_factor[at] = d.sum_factor;
+      }
+    }
+    pack(Panels{s.scaled_keys, L, Q}, k(chunk), in.k.stride(), [&s](Index t) { return s.key_weight[t]; });
+  }
+
+  /// Keeps n and m before chunk i for backward, where it keeps any.
+  void save_scalars(const float* n, double m, Index i, bool empty) const {
+    if (saved == nullptr || i % saved_group != 0) return;
+    float* to = saved->n_of(sequence, i / saved_group, head);
+    if (empty)
+      std::fill_n(to, Q, 0.0F);
+    else
+      std::copy_n(n, Q, to);
+    saved->m_of(sequence, i / saved_group, head) = m;
+  }
+
+  /// Keeps panel p of C before chunk i.
+  void save_panel(const Panels& c, Index p, Index i, bool empty) const {
+    if (saved == nullptr || i % saved_group != 0) return;
+    float* to = saved->c_of(sequence, i / saved_group, head);
+    if (!empty) return unpack_panel(c, p, to, V);
+    const Index width = std::min(panel_width, V - p * panel_width);
+    for (Index r = 0; r < Q; ++r) std::fill_n(to + r * V + p * panel_width, width, 0.0F);
+  }
+
+  /// Output and state update of panel p of the columns. `values` holds L × panel_width; `keep`: C is wanted afterwards.
+  void column_panel(const ChunkScratch& s, const Chunk& chunk, Index p, const Panels& c, float* values, bool empty,
+                    bool keep) const {
+    const Index L = chunk.length;
+    const Index first = p * panel_width;
+    const Index width = std::min(panel_width, V - first);
+    pack_panel(values, L, width, v(chunk) + first, in.v.stride(), [](Index) { return 1.0F; });
+    float* out = h.row(first_row + chunk.first) + head * V + first;
+    for_each_tile(L, [&](auto& tile, Index i) {
+      tile.clear();
+      if (!empty) {
+        tile.add_product(q(chunk) + i * in.q.stride(), in.q.stride(), 1, c.panel(p), Q);
+        tile.scale(s.query_weight + i);
+      }
+      tile.add_product(s.scores + i * s.score_stride, s.score_stride, 1, values, i + rows_of(tile));
+      if constexpr (Cell::Normalizer::active) tile.scale(s.inverse + i);
+      tile.store(out + i * h.stride(), h.stride(), width);
+    });
+    if (!keep) return;
+    const Panels keys{s.scaled_keys, L, Q};
+    for_each_tile(Q, [&](auto& tile, Index i) {
+      float* rows = c.panel(p) + i * panel_width;
+      if (empty)
+        tile.clear();
+      else
+        tile.load(rows, panel_width, s.decay);
+      tile.add_product(keys.at(0, i), 1, panel_width, values, L);
+      tile.store(rows, panel_width);
+    });
+  }
+};
+
+/// Heads as independent tasks.
+template <class Cell, class Exec>
+void by_head(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, const MLSTMInput<const float, Cell>& in,
+             StateSlots<float> state, MatrixView<float, Cell::v_width> h, const MLSTMSaved<Cell>* saved) {
+  constexpr Index Q = Cell::qk_dim;
+  constexpr Index V = Cell::v_dim;
+  struct Thread {
+    ChunkScratch chunk;
+    float* c;
+    float* values;
+  };
+  Thread* threads = arena.allocate<Thread>(exec.size());
+  for (int t = 0; t < exec.size(); ++t) {
+    threads[t] = {allocate_scratch<Cell>(arena, plan.longest), arena.allocate<float>(Panels::size(Q, V)),
+                  arena.allocate<float>(plan.longest * panel_width)};
+  }
+
+  exec.parallel_for(run.sequences * Cell::heads, [&](Index task, int thread) {
+    const Index sequence = task / Cell::heads;
+    const Index head = task % Cell::heads;
+    const Head<Cell> one{in, h, saved, sequence, head, sequence * run.length};
+    ChunkScratch& scratch = threads[thread].chunk;
+    const Panels c{threads[thread].c, Q, V};
+    HeadState<Cell> slot(state, sequence, head);
+    bool empty = !slot.present();
+    double m = 0;
+    if (!empty) {
+      pack(c, slot.c, V);
+      std::copy_n(slot.n, Q, scratch.n);
+      m = *slot.m;
+    }
+    const Chunk* chunks = plan.of(sequence);
+    for (Index i = 0; i < plan.count(sequence); ++i) {
+      const Chunk& chunk = chunks[i];
+      if (chunk.fresh) empty = true, m = 0;
+      one.save_scalars(scratch.n, m, i, empty);
+      m = one.weights(scratch, chunk, m, empty);
+      one.scores(scratch, chunk, scratch.n, empty);
+      one.advance_n(scratch, chunk, scratch.n);
+      const bool keep = i + 1 < plan.count(sequence) ? !chunks[i + 1].fresh : slot.present();
+      for (Index p = 0; p < c.count(); ++p) {
+        one.save_panel(c, p, i, empty);
+        one.column_panel(scratch, chunk, p, c, threads[thread].values, empty, keep);
+      }
+      empty = false;
+    }
+    if (slot.present()) {
+      for (Index p = 0; p < c.count(); ++p) unpack_panel(c, p, slot.c, V);
+      std::copy_n(scratch.n, Q, slot.n);
+      *slot.m = static_cast<float>(m);
+    }
+  });
+}
+
+/// Chunks held at a time of each head where heads are divided.
+inline constexpr Index divided_group = 16;
+
+/// Each head divided: groups of chunks, of which the scores are independent tasks, then the panels of C's columns are.
+template <class Cell, class Exec>
+void by_column(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, const MLSTMInput<const float, Cell>& in,
+               StateSlots<float> state, MatrixView<float, Cell::v_width> h, const MLSTMSaved<Cell>* saved) {
+  constexpr Index Q = Cell::qk_dim;
+  constexpr Index V = Cell::v_dim;
+  const Index heads = run.sequences * Cell::heads;
+  const Index group = std::min(divided_group, plan.most);
+  const Index panels = Panels{nullptr, Q, V}.count();
+  struct Running {
+    float* c;
+    float* n;
+    double m;
+    bool empty;  ///< before the group
+  };
+  Running* running = arena.allocate<Running>(heads);
+  ChunkScratch* scratch = arena.allocate<ChunkScratch>(heads * group);
+  for (Index u = 0; u < heads; ++u) {
+    running[u] = {arena.allocate<float>(Panels::size(Q, V)), arena.allocate<float>(Q), 0, true};
+    for (Index i = 0; i < group; ++i) scratch[u * group + i] = allocate_scratch<Cell>(arena, plan.longest);
+  }
+  float** values = arena.allocate<float*>(exec.size());
+  for (int t = 0; t < exec.size(); ++t) values[t] = arena.allocate<float>(plan.longest * panel_width);
+
+  const auto head_of = [&](Index u) {
+    const Index sequence = u / Cell::heads;
+    return Head<Cell>{in, h, saved, sequence, u % Cell::heads, sequence * run.length};
+  };
+  exec.parallel_for(heads, [&](Index u, int) {
+    const HeadState<Cell> slot(state, u / Cell::heads, u % Cell::heads);
+    if (!slot.present()) return;
+    pack(Panels{running[u].c, Q, V}, slot.c, V);
+    std::copy_n(slot.n, Q, running[u].n);
+    running[u].m = *slot.m;
+    running[u].empty = false;
+  });
+
+  for (Index begin = 0; begin < plan.most; begin += group) {
+    const auto size_of = [&](Index sequence) { return std::min(group, plan.count(sequence) - begin); };
+    exec.parallel_for(heads, [&](Index u, int) {
+      const Head<Cell> one = head_of(u);
+      Running& r = running[u];
+      bool empty = r.empty;
+      for (Index i = 0; i < size_of(one.sequence); ++i) {
+        const Chunk& chunk = plan.of(one.sequence)[begin + i];
+        ChunkScratch& s = scratch[u * group + i];
+        if (chunk.fresh) empty = true, r.m = 0;
+        if (!empty) std::copy_n(r.n, Q, s.n);
+        one.save_scalars(r.n, r.m, begin + i, empty);
+        r.m = one.weights(s, chunk, r.m, empty);
+        one.advance_n(s, chunk, r.n);
+        empty = false;
+      }
+    });
+    const auto empty_at = [&](Index u, Index i) {
+      return plan.of(u / Cell::heads)[begin + i].fresh || (i == 0 && running[u].empty);
+    };
+    exec.parallel_for(heads * group, [&](Index task, int) {
+      const Index u = task / group;
+      const Index i = task % group;
+      const Head<Cell> one = head_of(u);
+      if (i >= size_of(one.sequence)) return;
+      one.scores(scratch[task], plan.of(one.sequence)[begin + i], scratch[task].n, empty_at(u, i));
+    });
+    exec.parallel_for(heads * panels, [&](Index task, int thread) {
+      const Index u = task / panels;
+      const Index p = task % panels;
+      const Head<Cell> one = head_of(u);
+      const Panels c{running[u].c, Q, V};
+      const Chunk* chunks = plan.of(one.sequence);
+      for (Index i = 0; i < size_of(one.sequence); ++i) {
+        const Index next = begin + i + 1;
+        const bool keep = next < plan.count(one.sequence) ? !chunks[next].fresh : bool(state);
+        one.save_panel(c, p, begin + i, empty_at(u, i));
+        one.column_panel(scratch[u * group + i], chunks[begin + i], p, c, values[thread], empty_at(u, i), keep);
+      }
+      if (state && size_of(one.sequence) > 0 && begin + group >= plan.count(one.sequence))
+        unpack_panel(c, p, HeadState<Cell>(state, one.sequence, one.head).c, V);
+    });
+    for (Index u = 0; u < heads; ++u) running[u].empty = false;
+  }
+  if (!state) return;
+  for (Index u = 0; u < heads; ++u) {
+    const HeadState<Cell> slot(state, u / Cell::heads, u % Cell::heads);
+    std::copy_n(running[u].n, Q, slot.n);
+    *slot.m = static_cast<float>(running[u].m);
+  }
+}
+
+/// Forward in chunks of `chunk_size` tokens.
+template <class Cell, class Exec>
+void forward(Exec& exec, Arena& arena, const Run& run, Index chunk_size, const MLSTMInput<const float, Cell>& in,
+             StateSlots<float> state, MatrixView<float, Cell::v_width> h, const MLSTMSaved<Cell>* saved) {
+  const ArenaScope scope(arena);
+  const ChunkPlan plan = plan_chunks(arena, run, chunk_size);
+  const Index heads = run.sequences * Cell::heads;
+  // Whole heads keep everything of a head in one core's cache; they are divided where that leaves cores idle.
+  if (heads % exec.size() == 0 || heads >= 4 * exec.size())
+    by_head<Cell>(exec, arena, run, plan, in, state, h, saved);
+  else
+    by_column<Cell>(exec, arena, run, plan, in, state, h, saved);
+}
+
+}  // namespace xlstm::cpu::chunkwise

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small matrix products for the mLSTM's chunks: D = A·B with B cut into panels of as many columns as a register tile
+// is wide, each panel contiguous, and A read element by element (broadcast) with any two strides, so that neither A
+// nor its transpose needs packing. The register tile is the usual one of Goto and van de Geijn (ACM TOMS 34, 2008).
+// Nothing here allocates.
+#pragma once
+
+#include <cstddef>
+
+#include "xlstm/core/index.hpp"
+#include "xlstm/cpu/packet.hpp"
+
+namespace xlstm::cpu {
+
+#define XLSTM_INLINE __attribute__((always_inline)) inline
+
+/// The register tile is tile_rows × panel_width. 32 vector registers hold 8 × 2 sums with room for 2 loads in flight;
+/// 16 registers hold 4 × 3, 3 loads and a broadcast.
+#if defined(__AVX512F__)
+inline constexpr int tile_rows = 8;
+inline constexpr int panel_packets = 2;
+#else
+inline constexpr int tile_rows = 4;
+inline constexpr int panel_packets = 3;
+#endif
+inline constexpr Index panel_width = panel_packets * packet_size;
+
+/// A rows × cols matrix as panels: element (r, c) is at data[(c / w)·rows·w + r·w + c % w], w = panel_width.
+/// The last panel is padded; what pads is zero where the matrix was packed here.
+struct Panels {
+  float* data = nullptr;
+  Index rows = 0;
+  Index cols = 0;
+
+  Index count() const { return ceil_div(cols, panel_width); }
+  float* panel(Index p) const { return data + p * rows * panel_width; }
+  float* at(Index r, Index c) const { return panel(c / panel_width) + r * panel_width + c % panel_width; }
+  /// Floats that a rows × cols matrix takes.
+  static constexpr Index size(Index rows, Index cols) { return rows * round_up(cols, panel_width); }
+};
+
+/// One panel of `width` columns from row-major memory, row r multiplied by scale(r).
+template <class Scale>
+inline void pack_panel(float* to, Index rows, Index width, const float* from, Index stride, Scale scale) {
+  for (Index r = 0; r < rows; ++r, to += panel_width, from += stride) {
+    const float factor = scale(r);
+    if (width >= panel_width) {
+      for (Index c = 0; c < panel_width; ++c) to[c] = from[c] * factor;
+    } else {
+      for (Index c = 0; c < width; ++c) to[c] = from[c] * factor;
+      for (Index c = width; c < panel_width; ++c) to[c] = 0.0F;
+    }
+  }
+}
+
+template <class Scale>
+inline void pack(const Panels& to, const float* from, Index stride, Scale scale) {
+  for (Index p = 0; p < to.count(); ++p)
+    pack_panel(to.panel(p), to.rows, to.cols - p * panel_width, from + p * panel_width, stride, scale);
+}
+
+inline void pack(const Panels& to, const float* from, Index stride) {
+  pack(to, from, stride, [](Index) { return 1.0F; });
+}
+
+/// Panel p back to row-major memory.
+inline void unpack_panel(const Panels& from, Index p, float* to, Index stride) {
+  const Index first = p * panel_width;
+  const Index width = from.cols - first < panel_width ? from.cols - first : panel_width;
+  const float* in = from.panel(p);
+  for (Index r = 0; r < from.rows; ++r, in += panel_width)
+    for (Index c = 0; c < width; ++c) to[r * stride + first + c] = in[c];
+}
+
+/// Panels of the transpose of a row-major (to.cols × to.rows) matrix; square blocks of packets where they fit.
+inline void pack_transposed(const Panels& to, const float* from, Index stride) {
+  constexpr Index n = packet_size;
+  const Index whole_rows = to.rows / n * n;
+  for (Index c = 0; c < round_up(to.cols, panel_width); c += n) {
+    float* out = to.at(0, c);
+    Index r = 0;
+    if (c + n <= to.cols) {
+      for (; r < whole_rows; r += n) {
+        Packet block[n];
+        for (Index i = 0; i < n; ++i) block[i] = load_packet(from + (c + i) * stride + r);
+        transpose(block);
+        for (Index i = 0; i < n; ++i) store_packet(out + (r + i) * panel_width, block[i]);
+      }
+    }
+    for (; r < to.rows; ++r)
+      for (Index i = 0; i < n; ++i) out[r * panel_width + i] = c + i < to.cols ? from[(c + i) * stride + r] : 0.0F;
+  }
+}
+
+/// Rows × panel_width sums in registers.
+template <int Rows>
+struct Tile {
+  Packet sum[Rows][panel_packets];
+
+  XLSTM_INLINE void clear() {
+    for (auto& row : sum)
+      for (Packet& x : row) x = Packet{};
+  }
+
+  /// Rows from memory, times a factor.
+  XLSTM_INLINE void load(const float* from, Index stride, float factor) {
+    const Packet f = broadcast(factor);
+    for (int r = 0; r < Rows; ++r)
+      for (int c = 0; c < panel_packets; ++c) sum[r][c] = f * load_packet(from + r * stride + c * packet_size);
+  }
+
+  XLSTM_INLINE void store(float* to, Index stride) const {
+    for (int r = 0; r < Rows; ++r)
+      for (int c = 0; c < panel_packets; ++c) store_packet(to + r * stride + c * packet_size, sum[r][c]);
+  }
+
+  /// The first `width` columns only.
+  XLSTM_INLINE void store(float* to, Index stride, Index width) const {
+    if (width >= panel_width) return store(to, stride);
+    float all[static_cast<std::size_t>(Rows * panel_width)];
+    store(all, panel_width);
+    for (Index r = 0; r < Rows; ++r)
+      for (Index c = 0; c < width; ++c) to[r * stride + c] = all[r * panel_width + c];
+  }
+
+  /// The transpose: column c of the first `width` goes to row c of `to`.
+  XLSTM_INLINE void store_transposed(float* to, Index stride, Index width) const {
+    float all[static_cast<std::size_t>(Rows * panel_width)];
+    store(all, panel_width);
+    for (Index c = 0; c < width; ++c)
+      for (Index r = 0; r < Rows; ++r) to[c * stride + r] = all[r * panel_width + c];
+  }
+
+  /// Row r times factor[r].
+  XLSTM_INLINE void scale(const float* factor) {
+    for (int r = 0; r < Rows; ++r) {
+      const Packet f = broadcast(factor[r]);
+      for (Packet& x : sum[r]) x *= f;
+    }
+  }
+
+  /// Column c times factor[c], of panel_width factors.
+  XLSTM_INLINE void scale_columns(const float* factor) {
+    for (int c = 0; c < panel_packets; ++c) {
+      const Packet f = load_packet(factor + c * packet_size);
+      for (int r = 0; r < Rows; ++r) sum[r][c] *= f;
+    }
+  }
+
+  /// sum(r, ·) += Σ_{x < depth} a[r·a_row + x·a_step] · b[x·panel_width + ·].
+  XLSTM_INLINE void add_product(const float* a, Index a_row, Index a_step, const float* b, Index depth) {
+    for (Index x = 0; x < depth; ++x, a += a_step, b += panel_width) {
+      Packet column[panel_packets];
+      for (int c = 0; c < panel_packets; ++c) column[c] = load_packet(b + c * packet_size);
+      for (int r = 0; r < Rows; ++r) {
+        const Packet x_r = broadcast(a[r * a_row]);
+        for (int c = 0; c < panel_packets; ++c) sum[r][c] += x_r * column[c];
+      }
+    }
+  }
+};
+
+/// Calls f(tile, first_row) for tiles that cover `rows` rows: of tile_rows rows each, then of 4, 2 and 1.
+template <class F>
+XLSTM_INLINE void for_each_tile(Index rows, F&& f) {
+  Index r = 0;
+  for (; r + tile_rows <= rows; r += tile_rows) {
+    Tile<tile_rows> tile;
+    f(tile, r);
+  }
+  if constexpr (tile_rows > 4) {
+    if (r + 4 <= rows) {
+      Tile<4> tile;
+      f(tile, r);
+      r += 4;
+    }
+  }
+  if (r + 2 <= rows) {
+    Tile<2> tile;
+    f(tile, r);
+    r += 2;
+  }
+  if (r < rows) {
+    Tile<1> tile;
+    f(tile, r);
+  }
+}
+
+/// The number of rows of a tile that for_each_tile hands out.
+template <int Rows>
+constexpr Index rows_of(const Tile<Rows>&) {
+  return Rows;
+}
+
+}  // namespace xlstm::cpu
