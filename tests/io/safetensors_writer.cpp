@@ -45,6 +45,31 @@ TEST_CASE("what the writer writes, the reader reads", "[io][safetensors]") {
   CHECK(file.read<int>("b") == std::vector<int>{5, 6, 7});
 }
 
+TEST_CASE("floats are converted to the type of their tensor", "[io][safetensors]") {
+  const TemporaryDirectory directory;
+  std::vector<float> values(10000);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) * 0.37F - 100.0F;
+  const auto count = static_cast<Index>(values.size());
+  SafetensorsWriter writer(directory / "x.safetensors", {{"a", SafetensorsType::f32, {count}},
+                                                         {"b", SafetensorsType::bf16, {count}},
+                                                         {"c", SafetensorsType::f16, {count}},
+                                                         {"d", SafetensorsType::u8, {1}}});
+  for (const char* name : {"a", "b", "c"}) writer.write_floats(name, values);
+  CHECK_THAT(error_of([&] { writer.write_floats("d", values); }), EndsWith("is U8, expected F32, BF16 or F16"));
+  CHECK_FALSE(writer.complete());
+  writer.write("d", span_of(std::array<std::uint8_t, 1>{1}));
+  CHECK(writer.complete());
+  writer.finish();
+  const SafetensorsFile file(directory / "x.safetensors");
+  CHECK(file.read<float>("a") == values);
+  const auto b = file.read<float>("b");
+  const auto c = file.read<float>("c");
+  for (std::size_t i = 0; i < values.size(); i += 97) {
+    CHECK(b[i] == static_cast<float>(bf16(values[i])));
+    CHECK(c[i] == static_cast<float>(f16(values[i])));
+  }
+}
+
 TEST_CASE("the data begins at a multiple of 64 bytes", "[io][safetensors]") {
   for (std::size_t length = 1; length < 130; ++length) {
     const std::vector<TensorDeclaration> one = {{std::string(length, 'n'), SafetensorsType::u8, {1}}};

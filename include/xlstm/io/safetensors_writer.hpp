@@ -3,6 +3,8 @@
 // a file of any size takes no more memory than one piece.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -93,7 +95,7 @@ class SafetensorsWriter {
   /// The next bytes of `tensor`, which must be the one whose turn it is.
   void write(std::string_view tensor, std::span<const std::byte> piece) {
     if (piece.empty()) return;
-    if (current_ == tensors_.size()) fail(name_, ": data for tensor \"", printable(tensor), "\" after the last tensor");
+    if (complete()) fail(name_, ": data for tensor \"", printable(tensor), "\" after the last tensor");
     if (tensors_[current_].name != tensor) {
       fail(name_, ": data for tensor \"", printable(tensor), "\", expected ", missing_, " more bytes of tensor \"",
            printable(tensors_[current_].name), '"');
@@ -115,15 +117,41 @@ class SafetensorsWriter {
     write(tensor, std::span<const std::byte>(std::as_bytes(values)));
   }
 
+  /// The same for values that are converted (rounded to nearest) to the tensor's type: F32, BF16 or F16.
+  void write_floats(std::string_view tensor, std::span<const float> values) {
+    if (complete() || tensors_[current_].name != tensor || tensors_[current_].type == SafetensorsType::f32) {
+      return write(tensor, values);
+    }
+    const SafetensorsType type = tensors_[current_].type;
+    if (type == SafetensorsType::bf16) return write_as<bf16>(tensor, values);
+    if (type == SafetensorsType::f16) return write_as<f16>(tensor, values);
+    fail(name_, ": tensor \"", printable(tensor), "\" is ", name_of(type), ", expected F32, BF16 or F16");
+  }
+
+  /// True when all data is there and only finish() is left.
+  bool complete() const { return current_ == tensors_.size(); }
+
   /// Puts the complete file in its place.
   void finish() {
-    if (current_ != tensors_.size()) {
+    if (!complete()) {
       fail(name_, ": ", missing_, " bytes of tensor \"", printable(tensors_[current_].name), "\" are missing");
     }
     file_.commit();
   }
 
  private:
+  template <class T>
+  void write_as(std::string_view tensor, std::span<const float> values) {
+    std::array<T, 4096> piece;
+    while (!values.empty()) {
+      const std::size_t count = std::min(values.size(), piece.size());
+      std::transform(values.begin(), values.begin() + static_cast<Index>(count), piece.begin(),
+                     [](float value) { return T(value); });
+      write(tensor, std::span<const T>(piece.data(), count));
+      values = values.subspan(count);
+    }
+  }
+
   void begin_tensor() {
     for (; current_ < tensors_.size(); ++current_) {
       const TensorDeclaration& tensor = tensors_[current_];
