@@ -75,7 +75,7 @@ class Chunks {
 
   /// How many there are.
   Index count() const {
-    if (run_.starts == nullptr) return ceil_div(run_.length, chunk_size_);
+    if (run_.starts == nullptr) return run_.length / chunk_size_ + (run_.length % chunk_size_ != 0 ? 1 : 0);
     return std::distance(begin(), end());
   }
 
