@@ -53,6 +53,8 @@ class Model {
   Session<Model> session() const;
 
   const Parameters& parameters() const { return shared_->weights.parameters; }
+  /// Whether both are the same loaded model.
+  bool same_as(const Model& other) const { return shared_ == other.shared_; }
   /// Distinguishes this model's weights from another's, whatever machine they are on: 64 bits over samples of every
   /// parameter. For refusing saved sessions of another model.
   std::uint64_t fingerprint() const {

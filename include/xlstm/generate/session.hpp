@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// A conversation with a model: its recurrent state, of constant size however long it grows. A value: copy it to branch,
+// keep a copy to rewind, save it to resume (generate/session_file.hpp).
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "xlstm/core/error.hpp"
+#include "xlstm/model/model.hpp"
+
+namespace xlstm {
+
+/// How a prompt is read: which form of the cell, its chunk size (0: the model's), and how many tokens at a time, which
+/// bounds the memory that reading needs. None of them changes the result beyond rounding.
+struct PrefillOptions {
+  Form form = Form::chunkwise;
+  Index chunk_size = 0;
+  Index slice = 512;
+};
+
+struct GenerationOptions;
+template <class Session>
+class Generation;
+
+/// One conversation. Not for use by several threads at once; any number of sessions of one model may run at once.
+template <class ModelType>
+class Session {
+ public:
+  using Model = ModelType;
+  using Backend = typename Model::BackendType;
+  using State = typename Model::State;
+  using Arithmetic = typename Model::Arithmetic;
+
+  explicit Session(Model model)
+      : model_(std::move(model)),
+        state_(static_cast<std::size_t>(Model::state_size), State{0}),
+        logits_(static_cast<std::size_t>(Model::vocab_size), Arithmetic{0}) {}
+
+  const Model& model() const { return model_; }
+
+  /// How many tokens the session has taken in.
+  Index position() const { return position_; }
+
+  /// The state: Model::state_size values, laid out as Network::for_each_state says.
+  std::span<const State> state() const { return state_; }
+
+  /// Logits of what comes after the tokens taken in so far; zeros before the first token.
+  /// Takes in the token that is still owed, if there is one (see owe()).
+  std::span<const Arithmetic> logits() {
+    settle();
+    return logits_;
+  }
+
+  /// Takes in a prompt, or a further piece of one, of any length, in memory that does not depend on it.
+  /// Error if a token is outside the vocabulary; then nothing has changed.
+  void prefill(std::span<const Token> tokens, const PrefillOptions& options = {}) {
+    check(tokens);
+    if (options.slice < 1) fail("prefill: slice is ", options.slice, ", expected at least 1");
+    if (options.chunk_size < 0) fail("prefill: chunk_size is ", options.chunk_size, ", expected at least 1 or 0");
+    settle();
+    const auto lease = model_.lease();
+    const auto total = static_cast<Index>(tokens.size());
+    for (Index done = 0; done < total; done += options.slice) {
+      const Index n = std::min(options.slice, total - done);
+      Run run{.sequences = 1, .length = n, .form = options.form, .chunk_size = options.chunk_size};
+      if (n == 1) run.form = Form::recurrent;
+      const auto rows = done + n == total ? Model::Rows::last : Model::Rows::none;
+      State* slot = state_.data();
+      model_.run(*lease, run, tokens.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(n)), {&slot, 0},
+                 rows, [&](Index, auto logits) { std::copy_n(logits.row(0), Model::vocab_size, logits_.data()); });
+      position_ += n;
+    }
+  }
+
+  /// Takes in one token and returns the logits of the next. Error if it is outside the vocabulary.
+  std::span<const Arithmetic> step(Token token) {
+    prefill(std::span<const Token>(&token, 1));
+    return logits_;
+  }
+
+  /// One token for each of several sessions of the same model, in one pass over the weights; positions may differ.
+  /// Afterwards sessions[i]->logits() are what step(tokens[i]) gives, within rounding.
+  /// Error if the sessions are not distinct sessions of one model, or a token is outside the vocabulary.
+  static void step(std::span<Session* const> sessions, std::span<const Token> tokens) {
+    if (sessions.size() != tokens.size()) {
+      fail("batched step: ", sessions.size(), " sessions and ", tokens.size(), " tokens, expected one token each");
+    }
+    if (sessions.empty()) return;
+    check(tokens);
+    std::vector<State*> slots;
+    slots.reserve(sessions.size());
+    for (Session* s : sessions) {
+      if (!s->model_.same_as(sessions[0]->model_)) fail("batched step: a session belongs to another model");
+      s->settle();
+      slots.push_back(s->state_.data());
+    }
+    auto sorted = slots;
+    std::sort(sorted.begin(), sorted.end());
+    if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
+      fail("batched step: the same session is given twice");
+    }
+    const auto lease = sessions[0]->model_.lease();
+    const Run run{.sequences = static_cast<Index>(sessions.size()), .length = 1, .form = Form::recurrent};
+    sessions[0]->model_.run(*lease, run, tokens, {slots.data(), 0}, Model::Rows::last, [&](Index first, auto logits) {
+      for (Index r = 0; r < logits.rows(); ++r) {
+        Session& s = *sessions[static_cast<std::size_t>(first + r)];
+        std::copy_n(logits.row(r), Model::vocab_size, s.logits_.data());
+      }
+    });
+    for (Session* s : sessions) ++s->position_;
+  }
+
+  /// Says that `token` comes next, without computing yet: it is taken in when the session next needs its logits.
+  /// Generation owes its last token, so that ending it costs nothing and the session still stands for the whole text.
+  void owe(Token token) {
+    check(std::span<const Token>(&token, 1));
+    settle();
+    owed_ = token;
+  }
+  std::optional<Token> owed() const { return owed_; }
+
+  /// Forgets everything: the state before the first token.
+  void reset() {
+    std::fill(state_.begin(), state_.end(), State{0});
+    std::fill(logits_.begin(), logits_.end(), Arithmetic{0});
+    position_ = 0;
+    owed_.reset();
+  }
+
+  /// Tokens that continue the prompt, one by one as they are made (generate/generation.hpp):
+  /// `for (Token t : session.generate(prompt, {.max_tokens = 100})) …`
+  Generation<Session> generate(std::span<const Token> prompt, const GenerationOptions& options);
+
+ private:
+  template <class S>
+  friend class SessionFile;
+
+  static void check(std::span<const Token> tokens) {
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      if (tokens[i] < 0 || tokens[i] >= Model::vocab_size) {
+        fail("token ", tokens[i], " at position ", i, " is outside the vocabulary, expected 0 to ",
+             Model::vocab_size - 1);
+      }
+    }
+  }
+  void settle() {
+    if (const auto token = std::exchange(owed_, std::nullopt)) step(*token);
+  }
+
+  Model model_;
+  std::vector<State> state_;
+  std::vector<Arithmetic> logits_;
+  Index position_ = 0;
+  std::optional<Token> owed_;
+};
+
+template <class Network, Backend B>
+Session<Model<Network, B>> Model<Network, B>::session() const {
+  return Session<Model>(*this);
+}
+
+}  // namespace xlstm
