@@ -9,32 +9,6 @@
 cmake_policy(PUSH)
 cmake_policy(VERSION 3.22)
 
-set(_XLSTM_PRESETS_HEADER "${CMAKE_CURRENT_LIST_DIR}/../include/xlstm/model/presets.hpp")
-
-# The fields of xlstm::ModelConfig that a configuration file may give, in the struct's order:
-# field, kind (size: positive integer; real: positive; cap: real, null or 0 for none; flag; or the enumeration's type and
-# its values, the first being the default), and the keys it goes by. The same rules as in xlstm/io/config.hpp.
-set(_XLSTM_MODEL_FIELDS
-  "vocab_size|size|vocab_size"
-  "embedding_dim|size|embedding_dim,hidden_size"
-  "num_blocks|size|num_blocks,num_hidden_layers"
-  "num_heads|size|num_heads"
-  "use_bias|flag|use_bias"
-  "norm_eps|real|norm_eps"
-  "eps|real|eps"
-  "add_out_norm|flag|add_out_norm"
-  "qk_dim_factor|real|qk_dim_factor"
-  "v_dim_factor|real|v_dim_factor"
-  "ffn_proj_factor|real|ffn_proj_factor"
-  "ffn_round_up_to_multiple_of|size|ffn_round_up_to_multiple_of"
-  "gate_soft_cap|cap|gate_soft_cap"
-  "output_logit_soft_cap|cap|output_logit_soft_cap"
-  "tie_word_embeddings|flag|tie_word_embeddings"
-  "chunk_size|size|chunk_size"
-  "input_gate|InputGate:exponential,sigmoid|input_gate"
-  "normalizer|Normalizer:max_abs,none|normalizer")
-set(_XLSTM_REQUIRED_FIELDS vocab_size embedding_dim num_blocks num_heads)
-
 # The file of a checkpoint that holds its configuration.
 function(_xlstm_config_file directory out)
   get_filename_component(directory "${directory}" ABSOLUTE BASE_DIR "${CMAKE_SOURCE_DIR}")
@@ -84,6 +58,30 @@ endfunction()
 
 # The configuration in a file as the initialiser of an xlstm::ModelConfig.
 function(_xlstm_read_config file out)
+  # The fields of xlstm::ModelConfig that a configuration file may give, in the struct's order:
+  # field, kind (size: positive integer; real: positive; cap: real, null or 0 for none; flag; or the enumeration's type and
+  # its values, the first being the default), and the keys it goes by. The same rules as in xlstm/io/config.hpp.
+  set(fields
+    "vocab_size|size|vocab_size"
+    "embedding_dim|size|embedding_dim,hidden_size"
+    "num_blocks|size|num_blocks,num_hidden_layers"
+    "num_heads|size|num_heads"
+    "use_bias|flag|use_bias"
+    "norm_eps|real|norm_eps"
+    "eps|real|eps"
+    "add_out_norm|flag|add_out_norm"
+    "qk_dim_factor|real|qk_dim_factor"
+    "v_dim_factor|real|v_dim_factor"
+    "ffn_proj_factor|real|ffn_proj_factor"
+    "ffn_round_up_to_multiple_of|size|ffn_round_up_to_multiple_of"
+    "gate_soft_cap|cap|gate_soft_cap"
+    "output_logit_soft_cap|cap|output_logit_soft_cap"
+    "tie_word_embeddings|flag|tie_word_embeddings"
+    "chunk_size|size|chunk_size"
+    "input_gate|InputGate:exponential,sigmoid|input_gate"
+    "normalizer|Normalizer:max_abs,none|normalizer")
+  set(required vocab_size embedding_dim num_blocks num_heads)
+
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${file}")
   file(READ "${file}" text)
   if(file MATCHES "\\.json$")
@@ -96,7 +94,7 @@ function(_xlstm_read_config file out)
     endif()
   endif()
   set(initializer "")
-  foreach(entry IN LISTS _XLSTM_MODEL_FIELDS)
+  foreach(entry IN LISTS fields)
     string(REPLACE "|" ";" entry "${entry}")
     list(GET entry 0 field)
     list(GET entry 1 kind)
@@ -157,7 +155,7 @@ function(_xlstm_read_config file out)
     endif()
     if(NOT literal STREQUAL "")
       string(APPEND initializer ".${field} = ${literal}, ")
-    elseif(field IN_LIST _XLSTM_REQUIRED_FIELDS)
+    elseif(field IN_LIST required)
       string(REPLACE ";" " or " keys "${keys}")
       message(FATAL_ERROR "xlstm: ${file}: key ${keys}: missing; a whole number was expected")
     endif()
@@ -228,7 +226,7 @@ function(xlstm_write_model_list header)
     list(APPEND entries "    xlstm::NamedConfig<\"${name}\", xlstm::ModelConfig{${initializer}}>")
   endforeach()
   if(arg_PRESETS)
-    file(STRINGS "${_XLSTM_PRESETS_HEADER}" known REGEX "^ *{\"[^\"]+\", *xlstm_[a-z0-9_]+},")
+    file(STRINGS "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../include/xlstm/model/presets.hpp" known REGEX "^ *{\"[^\"]+\", *xlstm_[a-z0-9_]+},")
   endif()
   foreach(preset IN LISTS arg_PRESETS)
     set(identifier "")
