@@ -39,6 +39,7 @@ class ReferenceData {
       const auto end = entry["data_offsets"][1].get<std::size_t>();
       tensors_[key] = entry["dtype"] == "F64"   ? convert<double>(data + begin, end - begin)
                       : entry["dtype"] == "F32" ? convert<float>(data + begin, end - begin)
+                      : entry["dtype"] == "I32" ? convert<std::int32_t>(data + begin, end - begin)
                                                 : convert<std::uint8_t>(data + begin, end - begin);
     }
   }

@@ -14,10 +14,10 @@ namespace xlstm {
 
 struct GenerationOptions {
   Index max_tokens = 256;
-  SamplingOptions sampling;
-  std::vector<Token> stop_tokens;  ///< end the generation; not given out
-  PrefillOptions prefill;
-  std::stop_token cancel;  ///< asked before every token
+  SamplingOptions sampling = {};
+  std::vector<Token> stop_tokens = {};  ///< end the generation; not given out
+  PrefillOptions prefill = {};
+  std::stop_token cancel = {};  ///< asked before every token
 };
 
 /// An input range of tokens. The work happens in begin() and ++.
@@ -50,7 +50,7 @@ class Generation {
       return *this;
     }
     void operator++(int) { ++*this; }
-    friend bool operator==(const Iterator& i, std::default_sentinel_t) { return i.generation_->done_; }
+    friend bool operator==(const Iterator& i, std::default_sentinel_t) { return i.generation_->done(); }
 
    private:
     Generation* generation_ = nullptr;
@@ -62,6 +62,8 @@ class Generation {
   }
   static std::default_sentinel_t end() { return {}; }
 
+  /// Whether the range has ended.
+  bool done() const { return done_; }
   /// Tokens given out so far.
   Index count() const { return count_; }
 

@@ -21,7 +21,9 @@ namespace xlstm {
 namespace detail {
 
 template <class Network>
-concept ConfiguredByValue = requires { Network::config; };
+concept ConfiguredByValue = requires {
+  Network::config;
+};
 
 /// Error that names every size in which a checkpoint differs from the compiled configuration.
 template <class Network>
@@ -49,8 +51,7 @@ template <class Handle>
 bool usable_in_place(const TensorRef& tensor) {
   using Element = typename Handle::Element;
   if constexpr (std::is_same_v<Element, float> || std::is_same_v<Element, bf16> || std::is_same_v<Element, f16>) {
-    return tensor.dtype == dtype_of<Element> &&
-           reinterpret_cast<std::uintptr_t>(tensor.data) % alignof(Element) == 0;
+    return tensor.dtype == dtype_of<Element> && reinterpret_cast<std::uintptr_t>(tensor.data) % alignof(Element) == 0;
   } else {
     return false;
   }
