@@ -72,6 +72,16 @@ inline void unpack_panel(const Panels& from, Index p, float* to, Index stride) {
     for (Index c = 0; c < width; ++c) to[r * stride + first + c] = in[c];
 }
 
+/// Σ a(r, c) b(r, c) over two matrices of one shape whose padding is zero; stretches in float, their sum in double.
+inline double dot(const Panels& a, const Panels& b) {
+  constexpr Index stretch = 512;
+  const Index size = Panels::size(a.rows, a.cols);
+  double total = 0;
+  for (Index i = 0; i < size; i += stretch)
+    total += static_cast<double>(dot(a.data + i, b.data + i, size - i < stretch ? size - i : stretch));
+  return total;
+}
+
 /// Panels of the transpose of a row-major (to.cols × to.rows) matrix; square blocks of packets where they fit.
 inline void pack_transposed(const Panels& to, const float* from, Index stride) {
   constexpr Index n = packet_size;
@@ -159,6 +169,22 @@ struct Tile {
     }
   }
 };
+
+/// tile += rows [first, …) of `a` times b, whose row x is at b + x·panel_width, x < a.cols.
+template <int Rows>
+XLSTM_INLINE void add_rows_product(Tile<Rows>& tile, const Panels& a, Index first, const float* b) {
+  for (Index p = 0; p < a.count(); ++p, b += panel_width * panel_width) {
+    const Index depth = a.cols - p * panel_width < panel_width ? a.cols - p * panel_width : panel_width;
+    tile.add_product(a.panel(p) + first * panel_width, panel_width, 1, b, depth);
+  }
+}
+
+/// tile += columns [first, …) of `a`, transposed, times b: Σ over the rows [from, to) of a, which are those of b.
+template <int Rows>
+XLSTM_INLINE void add_columns_product(Tile<Rows>& tile, const Panels& a, Index first, const float* b, Index from,
+                                      Index to) {
+  tile.add_product(a.at(from, first), 1, panel_width, b + from * panel_width, to - from);
+}
 
 /// Calls f(tile, first_row) for tiles that cover `rows` rows: of tile_rows rows each, then of 4, 2 and 1.
 template <class F>

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+// The mLSTM's backward pass on the CPU, exact, the denominator included (TFLA, arXiv 2503.14376, App. B, and the part
+// through the denominator that its kernels leave out). With the names of mlstm_chunkwise.hpp and δ for gradients:
+//     δN_i = δh_i / d_i      δs_i = −(δh_i·h_i)/d_i sign(s_i) where |s_i| > exp(−μ_i), else 0
+//     δS_ij = (δN_i·v_j + δs_i) exp(c_j − M_i) for j ≤ i, of the score q̂_i·k_j
+//     δq̂_i = w_i (C δN_i + n δs_i) + Σ_j δS_ij k_j
+//     δk_j = e_j (δC v_j + δn)     + Σ_i δS_ij q̂_i             e_j = exp(c_j − M_L)
+//     δv_j = e_j δCᵀ k_j           + Σ_i P_ij δN_i
+//     δC ← exp(m − M_L) δC + Σ_i w_i q̂_i δN_iᵀ                 δn ← exp(m − M_L) δn + Σ_i w_i q̂_i δs_i
+//     δ log i_t = k_t·δk_t
+//     δ log f_t = Σ_{i≥t, i in the chunk} (q_i·δq_i − k_i·δk_i) + ⟨δC, C⟩ + ⟨δn, n⟩ at the chunk's end
+// The sum for log f ends with its chunk, since the inner product at the chunk's end is what the sum over everything
+// later would give: rounding errors then don't add up over the sequence (docs/gradients.md has the numbers). The sums
+// over tokens are double.
+// States are held transposed (V, Q), so that every product has the panels that it needs: four products a chunk with the
+// state's size, and one that computes the states between two kept ones again.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "xlstm/cell/mlstm.hpp"
+#include "xlstm/core/arena.hpp"
+#include "xlstm/core/executor.hpp"
+#include "xlstm/core/run.hpp"
+#include "xlstm/cpu/mlstm_chunkwise.hpp"
+#include "xlstm/cpu/mlstm_saved.hpp"
+#include "xlstm/cpu/mlstm_scales.hpp"
+#include "xlstm/cpu/panels.hpp"
+
+namespace xlstm::cpu::backward {
+
+/// The state before a chunk, or its gradient: C transposed, panels (V, Q).
+struct TransposedState {
+  Panels c;
+  float* n = nullptr;
+  double m = 0;
+};
+
+/// Memory of one thread, for chunks of up to `longest` tokens.
+template <class Cell>
+struct Scratch {
+  static constexpr Index Q = Cell::qk_dim;
+  static constexpr Index V = Cell::v_dim;
+
+  ChunkScales scales;
+  double* gate_sum = nullptr;     ///< q_t·δq_t − k_t·δk_t
+  float* key_weight = nullptr;    ///< e_j, padded to panels
+  float* query_weight = nullptr;  ///< w_i/√Q
+  float* ds = nullptr;
+  float* scores = nullptr;           ///< P, panels (L, L)
+  float* dscores = nullptr;          ///< δS/√Q, panels (L, L)
+  float* keys = nullptr;             ///< k, panels (L, Q)
+  float* queries = nullptr;          ///< q, panels (L, Q)
+  float* weighted = nullptr;         ///< w_i/√Q q_i, or e_j k_j; panels (L, Q)
+  float* keys_transposed = nullptr;  ///< panels (Q, L)
+  float* values = nullptr;           ///< v, panels (L, V)
+  float* values_transposed = nullptr;
+  float* dn_rows = nullptr;  ///< δN, panels (L, V)
+  TransposedState states[saved_group + 1];
+  TransposedState dstate;
+
+  void allocate(Arena& arena, Index longest) {
+    const auto floats = [&](Index count) { return arena.allocate<float>(count); };
+    const auto doubles = [&](Index count) { return arena.allocate<double>(count); };
+    scales = {doubles(longest), doubles(longest), doubles(longest)};
+    gate_sum = doubles(longest);
+    key_weight = floats(round_up(longest, panel_width));
+    query_weight = floats(longest);
+    ds = floats(longest);
+    for (float** square : {&scores, &dscores}) *square = floats(Panels::size(longest, longest));
+    for (float** rows : {&keys, &queries, &weighted}) *rows = floats(Panels::size(longest, Q));
+    keys_transposed = floats(Panels::size(Q, longest));
+    for (float** rows : {&values, &dn_rows}) *rows = floats(Panels::size(longest, V));
+    values_transposed = floats(Panels::size(V, longest));
+    for (TransposedState& s : states) s = {{floats(Panels::size(V, Q)), V, Q}, floats(Q), 0};
+    dstate = {{floats(Panels::size(V, Q)), V, Q}, floats(Q), 0};
+  }
+};
+
+/// One head of one sequence.
+template <class Cell>
+struct Head {
+  static constexpr Index Q = Cell::qk_dim;
+  static constexpr Index V = Cell::v_dim;
+
+  const MLSTMInput<const float, Cell>& in;
+  MatrixView<const float, Cell::v_width> h;
+  const MLSTMSaved<Cell>& saved;
+  MatrixView<const float, Cell::v_width> dh;
+  const MLSTMInput<float, Cell>& gradient;
+  Scratch<Cell>& s;
+  Index sequence;
+  Index head;
+  Index first_row;  ///< of the sequence
+
+  Index row(const Chunk& chunk) const { return first_row + chunk.first; }
+  const float* q(const Chunk& chunk) const { return in.q.row(row(chunk)) + head * Q; }
+  const float* k(const Chunk& chunk) const { return in.k.row(row(chunk)) + head * Q; }
+  const float* v(const Chunk& chunk) const { return in.v.row(row(chunk)) + head * V; }
+
+  /// The kept state before a group's first chunk.
+  void load_state(Index group) const {
+    TransposedState& state = s.states[0];
+    pack_transposed(state.c, saved.c_of(sequence, group, head), V);
+    std::copy_n(saved.n_of(sequence, group, head), Q, state.n);
+    state.m = saved.m_of(sequence, group, head);
+  }
+
+  /// Weights of the chunk from the m before it; returns exp(m − M_L) and the m after it.
+  struct Passage {
+    float decay;
+    double m;
+  };
+  Passage weights(const Chunk& chunk, double m) const {
+    if (chunk.fresh) m = 0;
+    const double after = chunk_scales(in, row(chunk), chunk.length, head, m, s.scales);
+    const double last = s.scales.maximum[chunk.length - 1];
+    std::fill_n(s.key_weight, round_up(chunk.length, panel_width), 0.0F);
+    for (Index t = 0; t < chunk.length; ++t) {
+      s.key_weight[t] = static_cast<float>(std::exp(s.scales.c[t] - last));
+      s.query_weight[t] =
+          chunk.fresh ? 0.0F : static_cast<float>(std::exp(m - s.scales.maximum[t])) * query_scale<Cell>;
+    }
+    return {chunk.fresh ? 0.0F : static_cast<float>(std::exp(m - last)), after};
+  }
+
+  /// states[i + 1] from states[i].
+  void advance(const Chunk& chunk, Index i) const {
+    const TransposedState& from = s.states[i];
+    TransposedState& to = s.states[i + 1];
+    const Passage passage = weights(chunk, from.m);
+    to.m = passage.m;
+    const Panels values{s.values, chunk.length, V};
+    const Panels keys{s.weighted, chunk.length, Q};
+    pack(values, v(chunk), in.v.stride());
+    pack(keys, k(chunk), in.k.stride(), [this](Index t) { return s.key_weight[t]; });
+    accumulate(to.c, chunk.fresh ? nullptr : from.c.data, passage.decay, values, keys);
+    accumulate(to.n, chunk.fresh ? nullptr : from.n, passage.decay, keys, [](Index) { return 1.0F; });
+  }
+
+  /// to = decay·from + rowsᵀ · columns; from null: zeros.
+  static void accumulate(const Panels& to, const float* from, float decay, const Panels& rows, const Panels& columns) {
+    for (Index p = 0; p < to.count(); ++p) {
+      for_each_tile(to.rows, [&](auto& tile, Index r) {
+        const Index at = (p * to.rows + r) * panel_width;
+        if (from != nullptr)
+          tile.load(from + at, panel_width, decay);
+        else
+          tile.clear();
+        add_columns_product(tile, rows, r, columns.panel(p), 0, rows.rows);
+        tile.store(to.data + at, panel_width);
+      });
+    }
+  }
+
+  /// to = decay·from + Σ_t factor(t) rows_t.
+  template <class Factor>
+  static void accumulate(float* to, const float* from, float decay, const Panels& rows, Factor factor) {
+    for (Index c = 0; c < Q; ++c) to[c] = from != nullptr ? decay * from[c] : 0.0F;
+    for (Index p = 0; p < rows.count(); ++p) {
+      const Index width = std::min(panel_width, Q - p * panel_width);
+      for (Index t = 0; t < rows.rows; ++t) {
+        const float f = factor(t);
+        const float* row_t = rows.panel(p) + t * panel_width;
+        for (Index c = 0; c < width; ++c) to[p * panel_width + c] += f * row_t[c];
+      }
+    }
+  }
+
+  /// δN and δs.
+  void output_gradient(const Chunk& chunk) const {
+    const Panels to{s.dn_rows, chunk.length, V};
+    for (Index t = 0; t < chunk.length; ++t) {
+      const Index at = (row(chunk) + t) * Cell::heads + head;
+      s.ds[t] = 0;
+      if (saved.sum_factor[at] != 0)
+        s.ds[t] = saved.sum_factor[at] * dot(dh.row(row(chunk) + t) + head * V, h.row(row(chunk) + t) + head * V, V);
+    }
+    pack(to, dh.row(row(chunk)) + head * V, dh.stride(),
+         [&](Index t) { return saved.inverse_denominator[(row(chunk) + t) * Cell::heads + head]; });
+  }
+
+  /// P and δS.
+  void scores(const Chunk& chunk) const {
+    const Index L = chunk.length;
+    const Panels P{s.scores, L, L};
+    const Panels dS{s.dscores, L, L};
+    const Panels keys{s.keys_transposed, Q, L};
+    const Panels values{s.values_transposed, V, L};
+    const Panels dN{s.dn_rows, L, V};
+    const Panels queries{s.queries, L, Q};
+    for (Index p = 0; p < P.count(); ++p) {
+      for_each_tile(L, [&](auto& tile, Index i) {
+        if (i + rows_of(tile) <= p * panel_width) return;
+        tile.clear();
+        add_rows_product(tile, queries, i, keys.panel(p));
+        tile.store(P.panel(p) + i * panel_width, panel_width);
+        tile.clear();
+        add_rows_product(tile, dN, i, values.panel(p));
+        tile.store(dS.panel(p) + i * panel_width, panel_width);
+      });
+      const Index first = p * panel_width;
+      const Index width = std::min(panel_width, L - first);
+      for (Index i = first / tile_rows * tile_rows; i < L; ++i) {
+        float* score = P.panel(p) + i * panel_width;
+        float* dscore = dS.panel(p) + i * panel_width;
+        const Index count = std::clamp<Index>(i + 1 - first, 0, width);
+        for (Index j = 0; j < count; ++j) {
+          const float x = static_cast<float>(s.scales.c[first + j] - s.scales.maximum[i]);
+          const float decay = query_scale<Cell> * exp_of_negative(x);
+          score[j] *= decay;
+          dscore[j] = (dscore[j] + s.ds[i]) * decay;
+        }
+        std::fill(score + count, score + panel_width, 0.0F);
+        std::fill(dscore + count, dscore + panel_width, 0.0F);
+      }
+    }
+  }
+
+  void query_gradient(const Chunk& chunk, const TransposedState& state) const {
+    const Panels dS{s.dscores, chunk.length, chunk.length};
+    const Panels dN{s.dn_rows, chunk.length, V};
+    const Panels keys{s.keys, chunk.length, Q};
+    const MatrixView<float, Cell::qk_width>& to = gradient.q;
+    for (Index p = 0; p < keys.count(); ++p) {
+      for_each_tile(chunk.length, [&](auto& tile, Index i) {
+        tile.clear();
+        if (!chunk.fresh) {
+          add_rows_product(tile, dN, i, state.c.panel(p));
+          tile.scale(s.query_weight + i);
+        }
+        const Panels earlier{dS.data, dS.rows, std::min(i + rows_of(tile), chunk.length)};
+        add_rows_product(tile, earlier, i, keys.panel(p));
+        tile.store(to.row(row(chunk) + i) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
+      });
+    }
+    for (Index t = 0; t < chunk.length; ++t) {
+      float* dq = to.row(row(chunk) + t) + head * Q;
+      const float factor = s.query_weight[t] * s.ds[t];
+      if (!chunk.fresh)
+        for (Index c = 0; c < Q; ++c) dq[c] += factor * state.n[c];
+      s.gate_sum[t] = static_cast<double>(dot(dq, q(chunk) + t * in.q.stride(), Q));
+    }
+  }
+
+  /// `last`: nothing comes after the chunk, so that the gradient of the state after it is zero.
+  void key_gradient(const Chunk& chunk, bool last) const {
+    const Panels dS{s.dscores, chunk.length, chunk.length};
+    const Panels values{s.values, chunk.length, V};
+    const Panels queries{s.queries, chunk.length, Q};
+    const MatrixView<float, Cell::qk_width>& to = gradient.k;
+    for (Index p = 0; p < queries.count(); ++p) {
+      for_each_tile(chunk.length, [&](auto& tile, Index j) {
+        tile.clear();
+        if (!last) {
+          add_rows_product(tile, values, j, s.dstate.c.panel(p));
+          tile.scale(s.key_weight + j);
+        }
+        add_columns_product(tile, dS, j, queries.panel(p), j, chunk.length);
+        tile.store(to.row(row(chunk) + j) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
+      });
+    }
+    for (Index t = 0; t < chunk.length; ++t) {
+      const Index at = row(chunk) + t;
+      float* dk = to.row(at) + head * Q;
+      if (!last)
+        for (Index c = 0; c < Q; ++c) dk[c] += s.key_weight[t] * s.dstate.n[c];
+      const double product = static_cast<double>(dot(dk, k(chunk) + t * in.k.stride(), Q));
+      s.gate_sum[t] -= product;
+      const double igate = Cell::GateCap::apply(static_cast<double>(in.igate.row(at)[head]));
+      gradient.igate.row(at)[head] =
+          static_cast<float>(product * Cell::InputGate::derivative(igate) * Cell::GateCap::derivative(igate));
+    }
+  }
+
+  void value_gradient(const Chunk& chunk, bool last) const {
+    const Panels P{s.scores, chunk.length, chunk.length};
+    const Panels dN{s.dn_rows, chunk.length, V};
+    const Panels keys{s.keys_transposed, Q, chunk.length};
+    const MatrixView<float, Cell::v_width>& to = gradient.v;
+    for (Index p = 0; p < P.count(); ++p) {
+      const Index first = p * panel_width;
+      for_each_tile(V, [&](auto& tile, Index c) {
+        tile.clear();
+        if (!last) {
+          add_rows_product(tile, s.dstate.c, c, keys.panel(p));
+          tile.scale_columns(s.key_weight + first);
+        }
+        add_columns_product(tile, dN, c, P.panel(p), first, chunk.length);
+        tile.store_transposed(to.row(row(chunk) + first) + head * V + c, to.stride(),
+                              std::min(panel_width, chunk.length - first));
+      });
+    }
+  }
+
+  /// `at_end`: ⟨δC, C⟩ + ⟨δn, n⟩ of the state after the chunk.
+  void forget_gradient(const Chunk& chunk, double at_end) const {
+    double sum = at_end;
+    for (Index t = chunk.length - 1; t >= 0; --t) {
+      sum += s.gate_sum[t];
+      const double fgate = Cell::GateCap::apply(static_cast<double>(in.fgate.row(row(chunk) + t)[head]));
+      gradient.fgate.row(row(chunk) + t)[head] =
+          static_cast<float>(sum * sigmoid(-fgate) * Cell::GateCap::derivative(fgate));
+    }
+    if (chunk.fresh) gradient.fgate.row(row(chunk))[head] = 0;  // there is nothing to forget
+  }
+
+  double state_product(const TransposedState& state) const {
+    return dot(s.dstate.c, state.c) + static_cast<double>(dot(s.dstate.n, state.n, Q));
+  }
+
+  /// Gradients of one chunk, and δC, δn from those after it to those before it.
+  void chunk(const Chunk& c, const TransposedState& state, bool last, double at_end) const {
+    const Passage passage = weights(c, state.m);
+    pack(Panels{s.keys, c.length, Q}, k(c), in.k.stride());
+    pack(Panels{s.queries, c.length, Q}, q(c), in.q.stride());
+    pack(Panels{s.values, c.length, V}, v(c), in.v.stride());
+    pack_transposed(Panels{s.keys_transposed, Q, c.length}, k(c), in.k.stride());
+    pack_transposed(Panels{s.values_transposed, V, c.length}, v(c), in.v.stride());
+    output_gradient(c);
+    scores(c);
+    query_gradient(c, state);
+    key_gradient(c, last);
+    value_gradient(c, last);
+    forget_gradient(c, at_end);
+    if (c.fresh) return;
+    const Panels queries{s.weighted, c.length, Q};
+    pack(queries, q(c), in.q.stride(), [this](Index t) { return s.query_weight[t]; });
+    accumulate(s.dstate.c, last ? nullptr : s.dstate.c.data, passage.decay, Panels{s.dn_rows, c.length, V}, queries);
+    accumulate(s.dstate.n, last ? nullptr : s.dstate.n, passage.decay, queries, [this](Index t) { return s.ds[t]; });
+  }
+
+  /// The whole sequence.
+  void all(const ChunkPlan& plan, const StateSlots<float>& dstate) const {
+    const chunkwise::HeadState<Cell> slot(dstate, sequence, head);
+    const Chunk* chunks = plan.of(sequence);
+    const Index count = plan.count(sequence);
+    bool last = !slot.present();
+    if (slot.present()) {
+      pack_transposed(s.dstate.c, slot.c, V);
+      std::copy_n(slot.n, Q, s.dstate.n);
+    }
+    double at_end = 0;
+    for (Index group = ceil_div(count, saved_group) - 1; group >= 0; --group) {
+      const Index first = group * saved_group;
+      const Index size = std::min(saved_group, count - first);
+      load_state(group);
+      const bool end_needed = slot.present() && first + size == count;
+      for (Index i = 0; i < size - (end_needed ? 0 : 1); ++i) advance(chunks[first + i], i);
+      if (end_needed) at_end = state_product(s.states[size]);
+      for (Index i = size - 1; i >= 0; --i) {
+        chunk(chunks[first + i], s.states[i], last, at_end);
+        last = chunks[first + i].fresh;
+        at_end = last ? 0.0 : state_product(s.states[i]);
+      }
+    }
+    if (!slot.present()) return;
+    for (Index r = 0; r < Q; ++r)
+      for (Index c = 0; c < V; ++c) slot.c[r * V + c] = last ? 0.0F : *s.dstate.c.at(c, r);
+    for (Index r = 0; r < Q; ++r) slot.n[r] = last ? 0.0F : s.dstate.n[r];
+    *slot.m = 0;
+  }
+};
+
+}  // namespace xlstm::cpu::backward
+
+namespace xlstm::cpu {
+
+/// The gradients of the cell's input from dh, the gradient of h; `gradient` is written, not added to. `saved`: from
+/// the forward pass of the same run. `dstate`: in, the gradients of the last states' C and n; out, of the first
+/// states', its entries of m 0; null: zeros in and nothing out. The number of threads changes no bit of the result.
+template <class Cell, class Exec>
+void mlstm_backward(Exec& exec, Arena& arena, const Run& run, const MLSTMInput<const float, Cell>& in,
+                    MatrixView<const float, Cell::v_width> h, const MLSTMSaved<Cell>& saved,
+                    MatrixView<const float, Cell::v_width> dh, const MLSTMInput<float, Cell>& gradient,
+                    StateSlots<float> dstate) {
+  static_assert(Executor<Exec>, "xlstm: the first argument runs tasks: an Executor such as cpu::ThreadPool");
+  const ArenaScope scope(arena);
+  const ChunkPlan plan = plan_chunks(arena, run, saved.chunk_size);
+  auto* scratch = arena.allocate<backward::Scratch<Cell>>(exec.size());
+  for (int t = 0; t < exec.size(); ++t) {
+    scratch[t] = {};
+    scratch[t].allocate(arena, plan.longest);
+  }
+  exec.parallel_for(run.sequences * Cell::heads, [&](Index task, int thread) {
+    const Index sequence = task / Cell::heads;
+    const backward::Head<Cell> head{
+        in, h, saved, dh, gradient, scratch[thread], sequence, task % Cell::heads, sequence * run.length};
+    head.all(plan, dstate);
+  });
+}
+
+}  // namespace xlstm::cpu
