@@ -7,11 +7,14 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <array>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "xlstm/core/error.hpp"
+#include "xlstm/core/index.hpp"
 #include "xlstm/text/json_field.hpp"
 #include "xlstm/text/utf8.hpp"
 
@@ -25,14 +28,24 @@ namespace normal_form {
 constexpr bool composed(NormalForm form) { return form == NormalForm::nfc || form == NormalForm::nfkc; }
 constexpr bool compatible(NormalForm form) { return form == NormalForm::nfkc || form == NormalForm::nfkd; }
 
-/// Sorts every run of characters with a combining class other than 0 by that class, keeping the order of equals.
+/// Sorts every run of characters with a combining class other than 0 by that class, keeping the order of equals, by
+/// counting: linear however long the runs are.
 inline void order_canonically(std::vector<utf8proc_int32_t>& points) {
-  const auto combining_class = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
+  const auto combining_class = [](utf8proc_int32_t c) {
+    return static_cast<std::size_t>(utf8proc_get_property(c)->combining_class) & 255;
+  };
   const auto starter = [&](utf8proc_int32_t c) { return combining_class(c) == 0; };
+  std::vector<utf8proc_int32_t> run;
   for (auto first = points.begin(); first != points.end();) {
     first = std::find_if_not(first, points.end(), starter);
     const auto last = std::find_if(first, points.end(), starter);
-    std::stable_sort(first, last, [&](auto a, auto b) { return combining_class(a) < combining_class(b); });
+    if (last - first > 1) {
+      run.assign(first, last);
+      std::array<Index, 257> place{};  // where the next character of each class goes
+      for (const auto c : run) ++place[combining_class(c) + 1];
+      std::partial_sum(place.begin(), place.end(), place.begin());
+      for (const auto c : run) first[place[combining_class(c)]++] = c;
+    }
     first = last;
   }
 }

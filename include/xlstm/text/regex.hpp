@@ -22,13 +22,14 @@
 namespace xlstm {
 
 /// A pattern with \s, \S, \w, \W replaced by what they mean in Oniguruma: \s is White_Space (PCRE2 adds U+180E), \w is
-/// Alphabetic, Mark, Decimal_Number, Connector_Punctuation and Latin-1's superscripts and fractions (PCRE2: letters,
-/// numbers, the underscore). Within a class in brackets \W stays PCRE2's.
+/// Alphabetic, Mark, Decimal_Number and Connector_Punctuation and, outside of brackets, Latin-1's superscripts and
+/// fractions (PCRE2: letters, numbers, the underscore). Within brackets \W stays PCRE2's.
 inline std::string oniguruma_classes(std::string_view pattern) {
   constexpr std::string_view space = "\\t-\\r\\x{85}\\p{Z}";
   constexpr std::string_view word =
-      "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\xB2\\xB3\\xB9\\xBC-\\xBE\\x{24B6}-\\x{24E9}"
+      "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}"
       "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+  constexpr std::string_view latin_word = "\\xB2\\xB3\\xB9\\xBC-\\xBE";
   std::string out;
   bool in_class = false;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
@@ -56,9 +57,9 @@ inline std::string oniguruma_classes(std::string_view pattern) {
     } else if (escaped == 'S') {
       out.append(in_class ? "\\S\\x{180E}" : "[^").append(in_class ? "" : space).append(in_class ? "" : "]");
     } else if (escaped == 'w') {
-      out.append(in_class ? "" : "[").append(word).append(in_class ? "" : "]");
+      out.append(in_class ? "" : "[").append(word).append(in_class ? "" : latin_word).append(in_class ? "" : "]");
     } else if (escaped == 'W' && !in_class) {
-      out.append("[^").append(word).append("]");
+      out.append("[^").append(word).append(latin_word).append("]");
     } else {
       out.append({c, escaped});
     }
