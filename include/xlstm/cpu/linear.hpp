@@ -43,11 +43,14 @@ struct RowProductTask {
   MatrixView<float> y;
 };
 
-/// All tasks' rows of weights in one parallel region, in pieces of about 64 KiB each of contiguous memory.
+/// All tasks' rows of weights in one parallel region, in pieces of contiguous memory: 128 KiB each keep the memory
+/// busy; where that would be too few for the threads to share evenly, smaller ones.
 template <WeightRows Rows, Executor Exec>
 void row_product_group(Exec& exec, MatrixView<const float> x, std::span<const RowProductTask<Rows>> tasks) {
-  constexpr Index piece_bytes = 65536;
-  const auto piece_rows = [](const RowProductTask<Rows>& task) {
+  Index bytes = 0;
+  for (const auto& task : tasks) bytes += task.out * task.weight.row_bytes();
+  const Index piece_bytes = std::clamp<Index>(bytes / (8 * exec.size()), Index{1} << 15, Index{1} << 17);
+  const auto piece_rows = [piece_bytes](const RowProductTask<Rows>& task) {
     return round_up(std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes())), 8);
   };
   Index pieces = 0;

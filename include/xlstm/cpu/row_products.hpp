@@ -3,8 +3,6 @@
 // there, for all rows; both operands run along `in`, so nothing is packed or transposed.
 #pragma once
 
-#include <algorithm>
-
 #include "xlstm/core/index.hpp"
 #include "xlstm/core/view.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -12,67 +10,96 @@
 
 namespace xlstm::cpu {
 
-/// The measured choices: how many rows of x and of W one tile of accumulators holds. An accumulator is one vector whose
-/// lanes are added at the end; what a tile's shape is changes no bit of the result.
+/// The measured choices: how many rows of x and of W one tile of accumulators holds, and how far ahead to ask for
+/// weights. An accumulator is one vector whose lanes are added at the end: the tile's shape changes no bit of a result.
 struct RowProductTuning {
-  static constexpr int x_rows = simd::registers == 32 ? 6 : 3;
-  static constexpr int w_rows = simd::registers == 32 ? 4 : 3;
-  static constexpr int w_rows_for_one = 4;  ///< with a single row of x
+  static constexpr Index x_rows = simd::registers == 32 ? 6 : 2;
+  static constexpr Index w_rows = 4;
+  static constexpr Index bytes_ahead = 2048;
 };
 
 namespace detail {
 
-template <int XRows, int WRows, WeightRows Rows>
-inline void row_product_tile(const float* x, Index x_stride, const Rows& weight, Index first, Index in,
-                             const float* bias, float* y, Index y_stride) {
+/// XRows rows of x times the rows `first`, first + spacing, … of W.
+template <Index XRows, Index WRows, WeightRows Rows>
+inline void row_product_tile(MatrixView<const float> x, const Rows& weight, Index first, Index spacing,
+                             const float* bias, MatrixView<float> y) {
+  const Index in = x.cols();
   simd::Floats sum[XRows][WRows] = {};
   decltype(weight.row(0)) row[WRows];
 #pragma GCC unroll 8
-  for (int o = 0; o < WRows; ++o) row[o] = weight.row(first + o);
+  for (Index o = 0; o < WRows; ++o) row[o] = weight.row(first + o * spacing);
   const auto accumulate = [&](auto&& load_w, auto&& load_x) {
     simd::Floats w[WRows];
 #pragma GCC unroll 8
-    for (int o = 0; o < WRows; ++o) w[o] = load_w(row[o]);
+    for (Index o = 0; o < WRows; ++o) w[o] = load_w(row[o]);
 #pragma GCC unroll 8
-    for (int r = 0; r < XRows; ++r) {
-      const simd::Floats v = load_x(x + r * x_stride);
+    for (Index r = 0; r < XRows; ++r) {
+      const simd::Floats v = load_x(x.row(r));
 #pragma GCC unroll 8
-      for (int o = 0; o < WRows; ++o) sum[r][o] = simd::fma(w[o], v, sum[r][o]);
+      for (Index o = 0; o < WRows; ++o) sum[r][o] = simd::fma(w[o], v, sum[r][o]);
     }
   };
   Index c = 0;
   for (; c + simd::width <= in; c += simd::width) {
-    accumulate([c](const auto& w) { return w.load(c); }, [c](const float* p) { return simd::load(p + c); });
+    const auto load_ahead = [c](const auto& w) {
+      simd::prefetch(static_cast<const char*>(w.address(c)) + RowProductTuning::bytes_ahead);
+      return w.load(c);
+    };
+    accumulate(load_ahead, [c](const float* p) { return simd::load(p + c); });
   }
   if (const Index rest = in - c; rest > 0) {
     accumulate([c, rest](const auto& w) { return w.load_partial(c, rest); },
                [c, rest](const float* p) { return simd::load_partial(p + c, rest); });
   }
-  for (int r = 0; r < XRows; ++r) {
-    for (int o = 0; o < WRows; ++o) {
-      y[r * y_stride + first + o] = simd::reduce_add(sum[r][o]) + (bias != nullptr ? bias[first + o] : 0.0F);
+#pragma GCC unroll 8
+  for (Index r = 0; r < XRows; ++r) {
+    float total[WRows];
+    if constexpr (WRows == 4) {
+      simd::reduce_add_four(sum[r], total);
+    } else {
+      for (Index o = 0; o < WRows; ++o) total[o] = simd::reduce_add(sum[r][o]);
+    }
+    for (Index o = 0; o < WRows; ++o) {
+      const Index to = first + o * spacing;
+      y.row(r)[to] = total[o] + (bias != nullptr ? bias[to] : 0.0F);
     }
   }
 }
 
-template <int XRows, int WRows, WeightRows Rows>
-inline void row_product_rows(const float* x, Index x_stride, const Rows& weight, Index first, Index last, Index in,
-                             const float* bias, float* y, Index y_stride) {
-  Index o = first;
-  for (; o + WRows <= last; o += WRows) {
-    row_product_tile<XRows, WRows>(x, x_stride, weight, o, in, bias, y, y_stride);
+/// The same for the first min(x.rows(), XRows) rows of x.
+template <Index XRows, Index WRows, WeightRows Rows>
+inline void row_product_few(MatrixView<const float> x, const Rows& weight, Index first, Index spacing,
+                            const float* bias, MatrixView<float> y) {
+  if constexpr (XRows > 1) {
+    if (x.rows() < XRows) return row_product_few<XRows - 1, WRows>(x, weight, first, spacing, bias, y);
   }
-  for (; o < last; ++o) row_product_tile<XRows, 1>(x, x_stride, weight, o, in, bias, y, y_stride);
+  row_product_tile<XRows, WRows>(x, weight, first, spacing, bias, y);
 }
 
-/// `rows` ≤ XRows rows of x against weight rows [first, last).
-template <int XRows, int WRows, WeightRows Rows>
-inline void row_product_dispatch(Index rows, const float* x, Index x_stride, const Rows& weight, Index first,
-                                 Index last, Index in, const float* bias, float* y, Index y_stride) {
-  if (rows == XRows) {
-    row_product_rows<XRows, WRows>(x, x_stride, weight, first, last, in, bias, y, y_stride);
-  } else if constexpr (XRows > 1) {
-    row_product_dispatch<XRows - 1, WRows>(rows, x, x_stride, weight, first, last, in, bias, y, y_stride);
+/// Rows [first, last) of W as WRows streams, each a contiguous part of them: a core's prefetchers follow one stream a
+/// page, and several far apart bring in half as much again as one.
+template <Index XRows, Index WRows, WeightRows Rows>
+inline void row_product_streams(MatrixView<const float> x, const Rows& weight, Index first, Index last,
+                                const float* bias, MatrixView<float> y) {
+  const Index tiles = ceil_div(x.rows(), XRows);
+  const auto each_x_tile = [&](auto&& product) {
+    for (Index t = 0; t < tiles; ++t) {
+      const Index begin = x.rows() * t / tiles;
+      const Index count = x.rows() * (t + 1) / tiles - begin;
+      product(x.middle_rows(begin, count), y.middle_rows(begin, count));
+    }
+  };
+  const Index length = (last - first) / WRows;
+  for (Index o = first; o < first + length; ++o) {
+    each_x_tile([&](MatrixView<const float> some_x, MatrixView<float> some_y) {
+      row_product_few<XRows, WRows>(some_x, weight, o, length, bias, some_y);
+    });
+  }
+  for (Index o = first + length * WRows; o < last; ++o) {
+    each_x_tile([&](MatrixView<const float> some_x, MatrixView<float> some_y) {
+      row_product_few<XRows, 1>(some_x, weight, o, 0, bias, some_y);
+    });
   }
 }
 
@@ -83,20 +110,7 @@ inline void row_product_dispatch(Index rows, const float* x, Index x_stride, con
 template <WeightRows Rows>
 void row_products(MatrixView<const float> x, const Rows& weight, Index first, Index last, const float* bias,
                   MatrixView<float> y) {
-  using Tuning = RowProductTuning;
-  if (x.rows() == 1) {
-    detail::row_product_rows<1, Tuning::w_rows_for_one>(x.data(), 0, weight, first, last, x.cols(), bias, y.data(), 0);
-    return;
-  }
-  // A band of W that stays in the first-level cache while all rows of x pass over it.
-  const Index band = round_up(std::max<Index>(1, 16384 / std::max<Index>(1, weight.row_bytes())), Tuning::w_rows);
-  for (Index o = first; o < last; o += band) {
-    for (Index r = 0; r < x.rows(); r += Tuning::x_rows) {
-      const Index rows = std::min<Index>(Tuning::x_rows, x.rows() - r);
-      detail::row_product_dispatch<Tuning::x_rows, Tuning::w_rows>(
-          rows, x.row(r), x.stride(), weight, o, std::min(o + band, last), x.cols(), bias, y.row(r), y.stride());
-    }
-  }
+  detail::row_product_streams<RowProductTuning::x_rows, RowProductTuning::w_rows>(x, weight, first, last, bias, y);
 }
 
 }  // namespace xlstm::cpu

@@ -178,6 +178,13 @@ inline Floats add_across(Floats v) {
     return add_across<Step / 2>(v + rotate<Step>(v, std::make_index_sequence<width>()));
   }
 }
+/// Lanes without bit Step: a[lane] + a[lane ^ Step]; lanes with it: the same of b.
+template <int Step, std::size_t... Lane>
+inline Floats add_across_two(Floats a, Floats b, std::index_sequence<Lane...>) {
+  const auto index = [](int lane, int flip) { return ((lane & Step) != 0 ? width : 0) + (lane ^ flip); };
+  return __builtin_shufflevector(a, b, index(static_cast<int>(Lane), 0)...) +
+         __builtin_shufflevector(a, b, index(static_cast<int>(Lane), Step)...);
+}
 }  // namespace detail
 
 /// Transposes the width × width matrix whose rows are v[0], …, v[width − 1].
@@ -185,6 +192,18 @@ inline void transpose(Floats* v) { detail::transpose_step<width / 2>(v); }
 
 /// The sum of all lanes, always added in the same order.
 inline float reduce_add(Floats v) { return detail::add_across<width / 2>(v)[0]; }
+
+/// reduce_add of four vectors, bit for bit, in about a third of the work.
+inline void reduce_add_four(const Floats (&v)[4], float (&sums)[4]) {
+  constexpr auto lanes = std::make_index_sequence<width>();
+  const Floats ab = detail::add_across_two<width / 2>(v[0], v[1], lanes);
+  const Floats cd = detail::add_across_two<width / 2>(v[2], v[3], lanes);
+  const Floats all = detail::add_across<width / 8>(detail::add_across_two<width / 4>(ab, cd, lanes));
+  sums[0] = all[0];
+  sums[1] = all[width / 2];
+  sums[2] = all[width / 4];
+  sums[3] = all[width / 2 + width / 4];
+}
 
 inline float reduce_max(Floats v) {
   float m = v[0];
