@@ -80,6 +80,22 @@ TEST_CASE("read_text_file returns everything up to its limit", "[io][file]") {
             std::to_string(text.size() - 1));
 }
 
+TEST_CASE("path_exists and list_directory", "[io][file]") {
+  const TemporaryDirectory directory;
+  write_plainly(directory / "a", "");
+  std::filesystem::create_symlink("nowhere", directory / "dangling");
+  CHECK(path_exists(directory.path()));
+  CHECK(path_exists(directory / "a"));
+  CHECK_FALSE(path_exists(directory / "b"));
+  CHECK_FALSE(path_exists(directory / "a/b"));
+  CHECK_FALSE(path_exists(directory / "dangling"));
+  CHECK_THAT(error_of([&] { path_exists(directory / std::string(300, 'x')); }), EndsWith("File name too long"));
+  auto names = list_directory(directory.path());
+  std::sort(names.begin(), names.end());
+  CHECK(names == std::vector<std::string>{"a", "dangling"});
+  CHECK_THAT(error_of([&] { list_directory(directory / "b"); }), EndsWith("No such file or directory"));
+}
+
 TEST_CASE("AtomicFile replaces a file in one step", "[io][file]") {
   const TemporaryDirectory directory;
   write_plainly(directory / "a", "old");

@@ -112,15 +112,12 @@ inline void add_indexed_shards(CheckpointStorage& storage, const std::filesystem
 /// Adds model_0.safetensors, model_1.safetensors, …; a gap is an Error. False where there is none of them.
 inline bool add_numbered_shards(CheckpointStorage& storage, const std::filesystem::path& directory) {
   std::set<unsigned long> numbers;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
-    const std::string name = entry.path().filename().native();
+  for (const std::string& name : list_directory(directory)) {
     unsigned long number = 0;
     if (!name.starts_with("model_")) continue;
     const auto [end, status] = std::from_chars(name.data() + 6, name.data() + name.size(), number);
     if (status == std::errc() && std::string_view(end) == ".safetensors") numbers.insert(number);
   }
-  if (error) fail_with_errno(directory, "cannot be listed", error.value());
   unsigned long next = 0;
   for (const unsigned long number : numbers) {
     if (number != next) {
@@ -146,10 +143,9 @@ class Checkpoint {
     checkpoint.directory_ = directory;
     checkpoint.config_ = load_checkpoint_config(directory);
     auto storage = std::make_shared<io::CheckpointStorage>();
-    std::error_code error;
-    if (std::filesystem::exists(directory / "model.safetensors", error)) {
+    if (io::path_exists(directory / "model.safetensors")) {
       storage->add_file(directory / "model.safetensors");
-    } else if (std::filesystem::exists(directory / "model.safetensors.index.json", error)) {
+    } else if (io::path_exists(directory / "model.safetensors.index.json")) {
       io::add_indexed_shards(*storage, directory / "model.safetensors.index.json");
     } else if (!io::add_numbered_shards(*storage, directory)) {
       fail(io::printable(directory.native()),

@@ -117,12 +117,11 @@ class CheckpointWriter {
 
   void refuse_existing() const {
     std::error_code error;
-    if (!std::filesystem::exists(directory_, error)) return;
+    if (!io::path_exists(directory_)) return;
     if (!std::filesystem::is_directory(directory_, error)) {
       fail(io::printable(directory_.native()), ": is not a directory");
     }
-    for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
-      const std::string name = entry.path().filename().native();
+    for (const std::string& name : io::list_directory(directory_)) {
       const bool weights =
           name.starts_with("model") && (name.ends_with(".safetensors") || name == "model.safetensors.index.json");
       if (weights || name == "config.json" || name == "config.yaml") {
@@ -130,7 +129,6 @@ class CheckpointWriter {
              "; remove it or name another directory");
       }
     }
-    if (error) io::fail_with_errno(directory_, "cannot be listed", error.value());
   }
 
   io::SafetensorsWriter& current(std::string_view tensor) {

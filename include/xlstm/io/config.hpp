@@ -219,17 +219,16 @@ inline ModelConfig parse_config(std::string_view json, std::string_view name) {
 /// The configuration of a checkpoint directory: its config.json, or else its config.yaml.
 inline CheckpointConfig load_checkpoint_config(const std::filesystem::path& directory) {
   std::error_code error;
-  const auto status = std::filesystem::status(directory, error);
-  if (!std::filesystem::exists(status)) fail(io::printable(directory.native()), ": no such directory");
-  if (!std::filesystem::is_directory(status)) {
+  if (!io::path_exists(directory)) fail(io::printable(directory.native()), ": no such directory");
+  if (!std::filesystem::is_directory(directory, error)) {
     fail(io::printable(directory.native()), ": is not a directory, expected that of a checkpoint");
   }
   const std::filesystem::path json = directory / "config.json";
   const std::filesystem::path yaml = directory / "config.yaml";
-  if (std::filesystem::exists(json, error)) {
+  if (io::path_exists(json)) {
     return parse_checkpoint_config(io::read_text_file(json, io::max_config_bytes), json.native());
   }
-  if (std::filesystem::exists(yaml, error)) {
+  if (io::path_exists(yaml)) {
     return parse_checkpoint_config_yaml(io::read_text_file(yaml, io::max_config_bytes), yaml.native());
   }
   fail(io::printable(directory.native()),

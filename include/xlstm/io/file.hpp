@@ -76,6 +76,25 @@ inline OpenedFile open_regular_file(const std::filesystem::path& path) {
   return file;
 }
 
+/// True if there is something of that name (symbolic links are followed); an Error where that cannot be found out.
+inline bool path_exists(const std::filesystem::path& path) {
+  struct ::stat status {};
+  if (::stat(path.c_str(), &status) == 0) return true;
+  if (errno != ENOENT && errno != ENOTDIR) fail_with_errno(path, "cannot be examined", errno);
+  return false;
+}
+
+/// The names in a directory, in no order.
+inline std::vector<std::string> list_directory(const std::filesystem::path& path) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
+    names.push_back(entry->path().filename().native());
+  }
+  if (error) fail_with_errno(path, "cannot be listed", error.value());
+  return names;
+}
+
 /// How a mapped file will be read; the system reads ahead accordingly.
 enum class AccessPattern { normal, sequential, random, soon };
 
