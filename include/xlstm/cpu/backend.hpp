@@ -13,6 +13,7 @@
 #include "xlstm/cpu/embedding.hpp"
 #include "xlstm/cpu/linear.hpp"
 #include "xlstm/cpu/mlstm.hpp"
+#include "xlstm/cpu/mlstm_backward.hpp"
 #include "xlstm/cpu/norm.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 #include "xlstm/cpu/training.hpp"

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every module: its gradients against central differences in double (1e-6 of each tensor's largest value: the
+// fourth-order differences' own error is near 1e-10, rounding of the loss sums adds up to 1e-8), and the CPU backend
+// against the reference (2e-4: fp32 sums of up to a few hundred terms, and the cell's cancelling denominators).
+#include <string>
+
+#include "catch.hpp"
+#include "xlstm/cpu/backend.hpp"
+#include "xlstm/model/architecture.hpp"
+#include "xlstm/testing/gradient_check.hpp"
+
+using namespace xlstm;
+using testing::GradientCheckOptions;
+
+namespace {
+
+template <class M>
+void check(GradientCheckOptions options = {}) {
+  const auto numeric = testing::check_gradients<M>(options);
+  INFO("against differences, worst: " << numeric.worst().name << " " << numeric.worst().relative());
+  CHECK(numeric.worst().relative() <= 1e-6);
+  const auto cpu = testing::compare_with_reference<M, cpu::Backend<float>>(options);
+  INFO("CPU against reference, worst: " << cpu.worst().name << " " << cpu.worst().relative());
+  CHECK(cpu.worst().relative() <= 2e-4);
+}
+
+/// Every form, odd lengths, one token, documents.
+template <class M>
+void check_sequences() {
+  for (const Index length : {Index{1}, Index{7}}) {
+    for (const Form form : {Form::chunkwise, Form::parallel, Form::recurrent}) {
+      for (const bool documents : {false, true}) {
+        GradientCheckOptions options;
+        options.length = length;
+        options.form = form;
+        options.chunk_size = 3;
+        options.documents = documents;
+        options.samples = 40;
+        INFO("length " << length << ", form " << static_cast<int>(form) << ", documents " << documents);
+        check<M>(options);
+      }
+    }
+  }
+}
+
+struct SigmoidGated : MLSTMLayerPolicy {
+  using InputGate = SigmoidInputGate;
+};
+struct Bare : MLSTMLayerPolicy {
+  using Normalizer = NoNormalizer;
+  using GateCap = NoSoftCap;
+  using InputGate = SigmoidInputGate;
+};
+struct TightCap : MLSTMLayerPolicy {
+  using GateCap = SoftCap<0.5>;
+  static constexpr bool use_bias = true;
+};
+
+constexpr ModelConfig small{.vocab_size = 11,
+                            .embedding_dim = 12,
+                            .num_blocks = 2,
+                            .num_heads = 3,
+                            .use_bias = true,
+                            .ffn_round_up_to_multiple_of = 4};
+
+}  // namespace
+
+TEST_CASE("Linear") {
+  check<Linear<5, 3>>();
+  check<Linear<7, 9, true>>();
+  check<Linear<1, 1, true>>();
+}
+
+TEST_CASE("RMSNorm") {
+  check<RMSNorm<6>>();
+  check<RMSNorm<19, true, 1e-3>>();
+}
+
+TEST_CASE("MultiHeadNorm") {
+  check<MultiHeadNorm<1, 8>>();
+  check<MultiHeadNorm<3, 5, true>>();
+}
+
+TEST_CASE("SwiGLU") {
+  check<SwiGLU<4, 10>>();
+  check<SwiGLU<6, 7, true>>();
+}
+
+TEST_CASE("Identity, Residual and Sequential") {
+  check<Identity<4>>();
+  check<Residual<RMSNorm<6>, SwiGLU<6, 8>>>();
+  check<Sequential<Linear<4, 6>, RMSNorm<6>, Linear<6, 3, true>>>();
+}
+
+TEST_CASE("MLSTMLayer in every form, with documents") { check_sequences<MLSTMLayer<6, Heads<2, 3, 4>>>(); }
+
+TEST_CASE("MLSTMLayer's variants: sigmoid gate, no normalizer, no cap, tight cap with biases, one head") {
+  check<MLSTMLayer<6, Heads<2, 3, 4>, SigmoidGated>>();
+  check<MLSTMLayer<6, Heads<2, 2, 3>, Bare>>();
+  check<MLSTMLayer<5, Heads<1, 3, 5>, TightCap>>();
+}
+
+TEST_CASE("Repeat, and recomputation to the bit") {
+  using Block = ConfiguredBlock<small>;
+  check<Repeat<2, Block>>({.length = 4, .documents = true, .samples = 20});
+
+  const auto gradients = []<class M>(std::type_identity<M>) {
+    testing::detail::Case<M, cpu::Backend<float>> c({.sequences = 2, .length = 9, .documents = true});
+    cpu::Backend<float> backend;
+    c.backward(backend);
+    std::vector<float> all(c.dx);
+    for_each_parameter<M>(c.gradients.parameters, [&](std::string_view, auto& handle, Initialization) {
+      all.insert(all.end(), handle.data(), handle.data() + handle.count);
+    });
+    return all;
+  };
+  const auto kept = gradients(std::type_identity<Repeat<3, Block>>{});
+  const auto recomputed = gradients(std::type_identity<Repeat<3, Block, Recompute::per_block>>{});
+  CHECK(kept == recomputed);
+}
+
+TEST_CASE("names: children are numbered unless they are named") {
+  using M = Sequential<Linear<4, 4>, Residual<RMSNorm<4>, Linear<4, 4, true>>, Named<"last", Linear<4, 2>>>;
+  M::Parameters<cpu::Backend<float>> parameters;
+  std::vector<std::string> names;
+  for_each_parameter<M>(parameters, [&](std::string_view name, auto&, Initialization) { names.emplace_back(name); });
+  CHECK(names == std::vector<std::string>{"0.weight", "1.0.weight", "1.1.weight", "1.1.bias", "last.weight"});
+}
