@@ -11,6 +11,11 @@
 
 namespace xlstm {
 
+/// FLOPs of making `rows` rows of logits, soft cap included, from rows of `width` features.
+constexpr double logit_flops(Index rows, Index vocab_size, Index width) {
+  return static_cast<double>(rows) * static_cast<double>(vocab_size) * (2.0 * static_cast<double>(width) + 3);
+}
+
 template <Index VocabSize, class BlocksModule, class OutNormModule, class LogitCap = SoftCap<30.0>,
           bool TieEmbeddings = false>
 struct CausalLM {
@@ -64,7 +69,7 @@ struct CausalLM {
   template <class B>
   static constexpr double flops(const Workload& work, Index logit_rows) {
     return xlstm::flops<Blocks, B>(work) + xlstm::flops<OutNorm, B>(work) +
-           static_cast<double>(logit_rows) * static_cast<double>(VocabSize) * (2.0 * embedding_dim + 3);
+           logit_flops(logit_rows, VocabSize, embedding_dim);
   }
 
   /// The rows that the head is applied to, after the output norm. tokens: (run.rows()), each in [0, vocab_size).

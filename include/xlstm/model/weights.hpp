@@ -3,6 +3,7 @@
 // or handles into a mapped file. Gradients and moments are the same layout in another block.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "xlstm/core/normal.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/nn/parameter.hpp"
 
@@ -92,25 +94,48 @@ std::vector<ParameterRange> parameter_ranges() {
   return ranges;
 }
 
-/// Calls sink(value) `count` times with a parameter's initial values (xLSTM 7B's recipe; docs/training.md). The stream
-/// depends on the seed and the parameter's name alone, so that any parameter can be made by itself.
-template <class Sink>
-void initial_values(std::string_view name, Initialization initialization, Index count, Index embedding_dim,
-                    Index num_blocks, std::uint64_t seed, Sink&& sink) {
-  using Kind = Initialization::Kind;
-  const double d = static_cast<double>(embedding_dim);
-  if (initialization.kind == Kind::constant || initialization.kind == Kind::linspace) {
-    const double step = count > 1 ? (initialization.last - initialization.first) / static_cast<double>(count - 1) : 0;
-    for (Index i = 0; i < count; ++i) sink(initialization.first + step * static_cast<double>(i));
-    return;
+/// The initial values of one parameter (xLSTM 7B's recipe; docs/training.md). They depend on the seed, the parameter's
+/// name, and the index alone: random values come in pieces of `piece` values with a stream each, so that any piece of
+/// any parameter can be made by itself, in any order, on any thread.
+class InitialValues {
+ public:
+  static constexpr Index piece = 65536;
+
+  InitialValues(std::string_view name, Initialization initialization, Index count, Index embedding_dim,
+                Index num_blocks, std::uint64_t seed)
+      : initialization_(initialization), count_(count), stream_(splitmix64(seed)) {
+    using Kind = Initialization::Kind;
+    for (const char c : name) stream_ = (stream_ ^ static_cast<unsigned char>(c)) * 0x100000001b3U;  // FNV-1a
+    const double d = static_cast<double>(embedding_dim);
+    if (initialization.kind == Kind::small) deviation_ = std::sqrt(2.0 / (5.0 * d));
+    if (initialization.kind == Kind::wang) deviation_ = 2.0 / (static_cast<double>(num_blocks) * std::sqrt(d));
   }
-  std::uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a of the name
-  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-  Random random(hash ^ splitmix64(seed));
-  const double deviation = initialization.kind == Kind::small ? std::sqrt(2.0 / (5.0 * d))
-                                                              : 2.0 / (static_cast<double>(num_blocks) * std::sqrt(d));
-  for (Index i = 0; i < count; ++i) sink(deviation * random.normal());
-}
+
+  Index pieces() const { return ceil_div(count_, piece); }
+  Index piece_size(Index i) const { return std::min(piece, count_ - i * piece); }
+
+  /// Calls sink(value) for the values [i·piece, i·piece + piece_size(i)) in order.
+  template <class Sink>
+  void make_piece(Index i, Sink&& sink) const {
+    const Index first = i * piece, last = first + piece_size(i);
+    if (deviation_ == 0) {
+      const double whole = initialization_.last - initialization_.first;
+      const double step = count_ > 1 ? whole / static_cast<double>(count_ - 1) : 0;
+      for (Index j = first; j < last; ++j) sink(initialization_.first + step * static_cast<double>(j));
+      return;
+    }
+    static const NormalSampler normal;
+    std::uint64_t seed = stream_ + static_cast<std::uint64_t>(i);
+    Random random(splitmix64(seed));
+    for (Index j = first; j < last; ++j) sink(deviation_ * normal(random));
+  }
+
+ private:
+  Initialization initialization_;
+  Index count_;
+  std::uint64_t stream_;
+  double deviation_ = 0;
+};
 
 /// Fills allocated weights with their initial values.
 template <class Network, class B>
@@ -118,8 +143,10 @@ void initialize(Weights<Network, B>& weights, std::uint64_t seed) {
   for_each_parameter<Network>(weights.parameters, [&](std::string_view name, auto& handle, Initialization start) {
     using Element = typename std::remove_cvref_t<decltype(handle)>::Element;
     Element* next = handle.data();
-    initial_values(name, start, handle.count, Network::embedding_dim, Network::num_blocks, seed,
-                   [&](double value) { *next++ = static_cast<Element>(value); });
+    const InitialValues values(name, start, handle.count, Network::embedding_dim, Network::num_blocks, seed);
+    for (Index i = 0; i < values.pieces(); ++i) {
+      values.make_piece(i, [&](double value) { *next++ = static_cast<Element>(value); });
+    }
   });
 }
 

@@ -20,6 +20,41 @@ struct Heads {
   static constexpr Index v_dim = VDim;
 };
 
+/// The sizes on which an mLSTM layer's FLOPs depend: those of Heads, and the chunk size where a workload names none.
+struct MLSTMLayerSizes {
+  Index width = 0;  ///< D
+  Index heads = 0;
+  Index qk_dim = 0;
+  Index v_dim = 0;
+  Index chunk_size = 64;
+};
+
+/// FLOPs of the cell alone. Token by token: decay and update of C and n (4 and 4 FLOPs an entry less those shared),
+/// products with q. Chunkwise with chunks of L: per chunk the products q·k and P·v on and below the diagonal, the two
+/// products with the state, and its decay.
+constexpr double mlstm_cell_flops(const Workload& work, const MLSTMLayerSizes& sizes) {
+  const double h = static_cast<double>(sizes.heads), q = static_cast<double>(sizes.qk_dim),
+               v = static_cast<double>(sizes.v_dim);
+  if (work.recurrent) return static_cast<double>(work.length) * h * (5 * q * (v + 1) + 2 * v + q + 20);
+  const Index chunk = work.chunk_size > 0 ? work.chunk_size : sizes.chunk_size;
+  const auto chunk_flops = [&](Index length) {
+    const double l = static_cast<double>(length);
+    return h * (l * (l + 1) / 2 * (2 * q + 2 * v + 6) + l * (4 * q * (v + 1) + 2 * v + q) + q * (v + 1));
+  };
+  const Index last = work.length % chunk;
+  return static_cast<double>(work.length / chunk) * chunk_flops(chunk) + (last > 0 ? chunk_flops(last) : 0);
+}
+
+/// FLOPs of the layer: projections, the cell in the form that `work` names, norm and output gate.
+constexpr double mlstm_layer_flops(const Workload& work, const MLSTMLayerSizes& sizes) {
+  const double s = static_cast<double>(work.length), h = static_cast<double>(sizes.heads),
+               v = static_cast<double>(sizes.heads * sizes.v_dim);
+  const double outputs = static_cast<double>(2 * sizes.heads * (sizes.qk_dim + 1)) + 3 * v;
+  const double matrices = 2.0 * static_cast<double>(sizes.width) * outputs;
+  return s * (matrices + 5.0 * v + 30.0 * h) + mlstm_cell_flops(work, sizes) +
+         multihead_norm_flops(work, sizes.heads * sizes.v_dim);
+}
+
 /// What a layer does beyond its cell.
 struct MLSTMLayerPolicy : MLSTMPolicy {
   static constexpr bool use_bias = false;   ///< on q, k, v, ogate, the norm and out_proj; the gates always have one
@@ -88,28 +123,8 @@ struct MLSTMLayer {
     visit(prefix + "m", base + Cell::m_offset, heads, Index{1});
   }
 
-  /// Projections, the cell in the form that `work` names, norm and output gate.
   static constexpr double flops(const Workload& work) {
-    const double s = static_cast<double>(work.length);
-    const double matrices = 2.0 * D * static_cast<double>(2 * qk_width + 3 * v_width + 2 * heads);
-    return s * (matrices + 5.0 * v_width + 30.0 * heads) + cell_flops(work) + Norm::flops(work);
-  }
-
-  /// The cell alone. Token by token: decay and update of C and n (4 and 4 FLOPs an entry less those shared), products
-  /// with q. Chunkwise with chunks of L: per chunk the products q·k and P·v on and below the diagonal, the two products
-  /// with the state, and its decay.
-  static constexpr double cell_flops(const Workload& work) {
-    constexpr double h = heads, q = Cell::qk_dim, v = Cell::v_dim;
-    if (work.recurrent) return static_cast<double>(work.length) * h * (5 * q * (v + 1) + 2 * v + q + 20);
-    const Index chunk = work.chunk_size > 0 ? work.chunk_size : Cell::chunk_size;
-    double sum = 0;
-    for (Index rest = work.length; rest > 0; rest -= chunk) {
-      const double l = static_cast<double>(rest < chunk ? rest : chunk);
-      const double pairs = l * (l + 1) / 2;
-      sum += h * (pairs * (2 * q + 2 * v + 6) + l * (4 * q * (v + 1) + 2 * v + q) + q * (v + 1));
-      if (rest <= chunk) break;
-    }
-    return sum;
+    return mlstm_layer_flops(work, {D, heads, Cell::qk_dim, Cell::v_dim, Cell::chunk_size});
   }
 
   template <class B>

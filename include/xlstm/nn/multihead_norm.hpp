@@ -7,6 +7,11 @@
 
 namespace xlstm {
 
+/// FLOPs of a multi-head norm over rows of `width` features, those of all heads.
+constexpr double multihead_norm_flops(const Workload& work, Index width) {
+  return 7.0 * static_cast<double>(width) * static_cast<double>(work.length);
+}
+
 template <Index Heads, Index Dim, bool UseBias = false, double Eps = 1e-6>
 struct MultiHeadNorm {
   static_assert(Heads > 0 && Dim > 0, "xlstm: a multi-head norm needs at least one head with one feature");
@@ -33,7 +38,7 @@ struct MultiHeadNorm {
     visit("weight", p.weight, Initialization::constant(1));
     visit("bias", p.bias, Initialization::constant(0));
   }
-  static constexpr double flops(const Workload& work) { return 7.0 * width * static_cast<double>(work.length); }
+  static constexpr double flops(const Workload& work) { return multihead_norm_flops(work, width); }
 
   template <class B>
   static void forward(B& backend, const Parameters<B>& p, const Run&, States<B>, Input<B, width> x, Output<B, width> y,

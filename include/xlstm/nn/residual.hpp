@@ -7,6 +7,11 @@
 
 namespace xlstm {
 
+/// FLOPs of adding a branch to rows of `width` features.
+constexpr double residual_flops(const Workload& work, Index width) {
+  return static_cast<double>(width) * static_cast<double>(work.length);
+}
+
 template <class Norm, class Layer>
 struct Residual {
   static_assert(Norm::input_dim == Norm::output_dim && Norm::output_dim == Layer::input_dim,
@@ -41,7 +46,7 @@ struct Residual {
   }
   template <class B>
   static constexpr double flops(const Workload& work) {
-    return xlstm::flops<Norm, B>(work) + xlstm::flops<Layer, B>(work) + input_dim * static_cast<double>(work.length);
+    return xlstm::flops<Norm, B>(work) + xlstm::flops<Layer, B>(work) + residual_flops(work, input_dim);
   }
 
   template <class B>

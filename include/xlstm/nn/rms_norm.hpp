@@ -6,6 +6,11 @@
 
 namespace xlstm {
 
+/// FLOPs of an RMS norm over rows of `width` features.
+constexpr double rms_norm_flops(const Workload& work, Index width) {
+  return 4.0 * static_cast<double>(width) * static_cast<double>(work.length);
+}
+
 template <Index D, bool UseBias = false, double Eps = 1e-6>
 struct RMSNorm {
   static_assert(D > 0, "xlstm: a norm needs at least one feature");
@@ -30,7 +35,7 @@ struct RMSNorm {
     visit("weight", p.weight, Initialization::constant(1));
     visit("bias", p.bias, Initialization::constant(0));
   }
-  static constexpr double flops(const Workload& work) { return 4.0 * D * static_cast<double>(work.length); }
+  static constexpr double flops(const Workload& work) { return rms_norm_flops(work, D); }
 
   template <class B>
   static void forward(B& backend, const Parameters<B>& p, const Run&, States<B>, Input<B, D> x, Output<B, D> y,

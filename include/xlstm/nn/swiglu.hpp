@@ -7,6 +7,12 @@
 
 namespace xlstm {
 
+/// FLOPs of SwiGLU from `width` features over `inner` ones back to `width`.
+constexpr double swiglu_flops(const Workload& work, Index width, Index inner) {
+  const double d = static_cast<double>(width), f = static_cast<double>(inner);
+  return (6.0 * d * f + 6.0 * f) * static_cast<double>(work.length);
+}
+
 template <Index D, Index F, bool UseBias = false>
 struct SwiGLU {
   static_assert(D > 0, "xlstm: SwiGLU needs at least one feature");
@@ -39,9 +45,7 @@ struct SwiGLU {
     visit("proj_down.weight", p.down, Initialization::wang());
     visit("proj_down.bias", p.down_bias, Initialization::constant(0));
   }
-  static constexpr double flops(const Workload& work) {
-    return (6.0 * D * F + 6.0 * F) * static_cast<double>(work.length);
-  }
+  static constexpr double flops(const Workload& work) { return swiglu_flops(work, D, F); }
 
   template <class B>
   static void forward(B& backend, const Parameters<B>& p, const Run&, States<B>, Input<B, D> x, Output<B, D> y,
