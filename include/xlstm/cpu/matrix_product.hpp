@@ -83,17 +83,19 @@ struct ColumnsOfA {
   }
 };
 
-// ---- B: element (k, n) goes to panel[k · tile_n + n]; columns beyond the matrix are zeros
+// ---- B: columns [n, n + count) as panels of tile_n columns each; element (k, j) of a panel goes to
+// panel[k · tile_n + j], columns beyond the matrix are zeros
 
 /// B(k, n) = row n of the stored matrix, column k.
 template <WeightRows Rows>
 struct TransposedB {
   Rows rows;
 
-  void pack(Index k, Index depth, Index n, Index count, float* panel) const {
+  void pack(Index k, Index depth, Index n, Index count, float* panels) const {
     constexpr Index tile = Tuning::tile_n;
-    for (Index first = 0; first < tile; first += simd::width) {
+    for (Index first = 0; first < round_up(count, tile); first += simd::width) {
       const Index valid = std::clamp<Index>(count - first, 0, simd::width);
+      float* const panel = panels + first / tile * tile * depth + first % tile;
       for (Index d = 0; d < depth; d += simd::width) {
         const Index left = std::min<Index>(simd::width, depth - d);
         simd::Floats v[simd::width];
@@ -108,7 +110,7 @@ struct TransposedB {
           }
         }
         simd::transpose(v);
-        float* to = panel + d * tile + first;
+        float* const to = panel + d * tile;
         if (left == simd::width) {
 #pragma GCC unroll 16
           for (Index i = 0; i < simd::width; ++i) simd::store(to + i * tile, v[i]);
@@ -125,16 +127,21 @@ template <WeightRows Rows>
 struct PlainB {
   Rows rows;
 
-  void pack(Index k, Index depth, Index n, Index count, float* panel) const {
+  void pack(Index k, Index depth, Index n, Index count, float* panels) const {
     constexpr Index tile = Tuning::tile_n;
     for (Index d = 0; d < depth; ++d) {
       const auto row = rows.row(k + d);
-      for (Index first = 0; first < tile; first += simd::width) {
-        const Index valid = count - first;
-        const simd::Floats v = valid >= simd::width ? row.load(n + first)
-                               : valid > 0          ? row.load_partial(n + first, valid)
-                                                    : simd::zero();
-        simd::store(panel + d * tile + first, v);
+      float* to = panels + d * tile;
+      Index first = 0;
+      for (; first + tile <= count; first += tile, to += tile * depth) {
+#pragma GCC unroll 4
+        for (Index i = 0; i < tile; i += simd::width) simd::store(to + i, row.load(n + first + i));
+      }
+      for (Index i = 0; first + i < round_up(count, tile); i += simd::width) {
+        const Index valid = count - first - i;
+        simd::store(to + i, valid >= simd::width ? row.load(n + first + i)
+                            : valid > 0          ? row.load_partial(n + first + i, valid)
+                                                 : simd::zero());
       }
     }
   }
@@ -251,10 +258,8 @@ void matrix_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth,
       for (Index block = 0; block < blocks; ++block) {
         const Index k = block * Tuning::k;
         const Index d = std::min(Tuning::k, depth - k);
-        for (Index j = 0; j < s.count; ++j) {
-          const Index n = (s.first + j) * Tuning::tile_n;
-          task.b.pack(k, d, n, std::min(Tuning::tile_n, task.n - n), my_b + j * Tuning::tile_n * d);
-        }
+        const Index first = s.first * Tuning::tile_n;
+        task.b.pack(k, d, first, std::min(s.count * Tuning::tile_n, task.n - first), my_b);
         for (Index p = first_panel; p < last_panel; ++p) {
           const float* const my_a = packed_a + k * panels * Tuning::tile_m + p * Tuning::tile_m * d;
           const Index row = p * Tuning::tile_m;

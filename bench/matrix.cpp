@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+// How fast the linear layer's products are, beside what the machine can do at all: the read bandwidth of a sum
+// over a large array and the fp32 rate of independent multiply-adds. bench/matrix_torch.py measures the same in
+// PyTorch.
+//   matrix --benchmark_min_time=0.5 --benchmark_filter='decode|read'
+// GB/s counts every weight once; weights rotate over copies of more than the last-level cache. GFLOP/s counts
+// 2·rows·in·out.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "xlstm/core/arena.hpp"
+#include "xlstm/core/element.hpp"
+#include "xlstm/cpu/linear.hpp"
+#include "xlstm/cpu/simd.hpp"
+#include "xlstm/cpu/thread_pool.hpp"
+
+namespace {
+
+using namespace xlstm;
+namespace simd = cpu::simd;
+using benchmark::Counter;
+
+constexpr Index rotation_bytes = Index{512} << 20;
+
+cpu::ThreadPool& pool(Index threads) {
+  static std::vector<std::unique_ptr<cpu::ThreadPool>> pools(257);
+  auto& p = pools.at(static_cast<std::size_t>(threads));
+  if (!p) p = std::make_unique<cpu::ThreadPool>(static_cast<int>(threads));
+  return *p;
+}
+
+/// One large buffer for all weights, so that a run of every benchmark needs no more memory than one.
+float* weights() {
+  static std::vector<float> buffer = [] {
+    std::vector<float> b(static_cast<std::size_t>(rotation_bytes / 4 + (Index{1} << 26)));
+    for (std::size_t i = 0; i < b.size(); ++i) b[i] = 0.01F * static_cast<float>(static_cast<int>(i % 13) - 6);
+    return b;
+  }();
+  return buffer.data();
+}
+
+void rates(benchmark::State& state, double bytes, double flops) {
+  const double n = static_cast<double>(state.iterations());
+  state.counters["GB/s"] = Counter(n * bytes * 1e-9, Counter::kIsRate);
+  if (flops > 0) state.counters["GFLOP/s"] = Counter(n * flops * 1e-9, Counter::kIsRate);
+}
+
+/// The floor of decoding: the sum of a large array, read as one stream or as four.
+template <Index Streams>
+void read_bandwidth(benchmark::State& state, Index threads) {
+  const float* data = weights();
+  constexpr Index piece = 1 << 15;
+  constexpr Index pieces = rotation_bytes / 4 / piece;
+  constexpr Index part = piece / Streams;
+  constexpr Index chains = Streams == 1 ? 8 : 1;
+  std::vector<float> sums(static_cast<std::size_t>(pieces));
+  for (auto _ : state) {
+    pool(threads).parallel_for(pieces, [&](Index p, int) {
+      simd::Floats sum[Streams * chains] = {};
+      for (Index i = 0; i < part; i += chains * simd::width) {
+#pragma GCC unroll 8
+        for (Index j = 0; j < Streams * chains; ++j) {
+          const float* from = data + p * piece + (j / chains) * part + i + (j % chains) * simd::width;
+          if (Streams > 1) simd::prefetch(from + 512);
+          sum[j] += simd::load(from);
+        }
+      }
+      for (Index j = 1; j < Streams * chains; ++j) sum[0] += sum[j];
+      sums[static_cast<std::size_t>(p)] = simd::reduce_add(sum[0]);
+    });
+    benchmark::DoNotOptimize(sums.data());
+  }
+  rates(state, static_cast<double>(rotation_bytes), 0);
+}
+
+/// The ceiling of everything else: multiply-adds on registers.
+void fp32_peak(benchmark::State& state, Index threads) {
+  constexpr Index steps = 100000;
+  constexpr int chains = simd::registers == 32 ? 24 : 12;
+  for (auto _ : state) {
+    pool(threads).parallel_for(threads, [&](Index, int) {
+      simd::Floats sum[chains] = {};
+      const simd::Floats a = simd::broadcast(0.999F), b = simd::broadcast(0.001F);
+      for (Index i = 0; i < steps; ++i) {
+#pragma GCC unroll 32
+        for (int j = 0; j < chains; ++j) {
+          sum[j] = simd::fma(sum[j], a, b);
+        }
+      }
+      for (int j = 0; j < chains; ++j) benchmark::DoNotOptimize(sum[j]);
+    });
+  }
+  rates(state, 0, 2.0 * simd::width * chains * static_cast<double>(steps * threads));
+}
+
+struct Problem {
+  Index rows, out, in;
+  double flops() const { return 2.0 * static_cast<double>(rows * out * in); }
+};
+
+std::vector<float> activations(Index count) {
+  std::vector<float> a(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = 0.1F * static_cast<float>(static_cast<int>(i % 7) - 3);
+  return a;
+}
+
+template <class W>
+void forward(benchmark::State& state, Problem p, Index threads) {
+  const std::vector<float> x = activations(p.rows * p.in);
+  std::vector<float> y(static_cast<std::size_t>(p.rows * p.out));
+  const Index size = p.out * p.in;
+  const Index copies = std::max<Index>(1, rotation_bytes / (size * static_cast<Index>(sizeof(W))));
+  const W* all = reinterpret_cast<const W*>(weights());
+  Arena arena;
+  Index turn = 0;
+  for (auto _ : state) {
+    cpu::linear(pool(threads), arena, MatrixView<const float>(x.data(), p.rows, p.in), all + turn * size, p.out, p.in,
+                nullptr, MatrixView<float>(y.data(), p.rows, p.out));
+    turn = (turn + 1) % copies;
+    benchmark::ClobberMemory();
+  }
+  rates(state, static_cast<double>(size) * sizeof(W), p.flops());
+}
+
+/// One token's projections of an mLSTM layer (D 768: q, k, v, ogate, igate, fgate), as single calls or as a group.
+template <class W>
+void projections(benchmark::State& state, bool grouped, Index threads) {
+  constexpr Index in = 768;
+  constexpr Index outs[] = {384, 384, 768, 768, 6, 6};
+  constexpr Index size = (384 + 384 + 768 + 768 + 6 + 6) * in;
+  const std::vector<float> x = activations(in);
+  std::vector<float> y(4096);
+  const W* all = reinterpret_cast<const W*>(weights());
+  constexpr Index copies = rotation_bytes / (size * static_cast<Index>(sizeof(W)));
+  Arena arena;
+  Index turn = 0;
+  for (auto _ : state) {
+    cpu::LinearTask<W> tasks[6];
+    const W* w = all + turn * size;
+    float* to = y.data();
+    for (int t = 0; t < 6; ++t) {
+      tasks[t] = {w, outs[t], nullptr, MatrixView<float>(to, 1, outs[t])};
+      w += outs[t] * in;
+      to += outs[t];
+    }
+    const MatrixView<const float> row(x.data(), 1, in);
+    if (grouped) {
+      cpu::linear_group(pool(threads), arena, row, in, std::span<const cpu::LinearTask<W>>(tasks));
+    } else {
+      for (const auto& t : tasks) cpu::linear(pool(threads), arena, row, t.weight, t.out, in, nullptr, t.y);
+    }
+    turn = (turn + 1) % copies;
+    benchmark::ClobberMemory();
+  }
+  rates(state, static_cast<double>(size) * sizeof(W), 0);
+}
+
+template <class W>
+void backward_input(benchmark::State& state, Problem p, Index threads) {
+  const std::vector<float> dy = activations(p.rows * p.out);
+  std::vector<float> dx(static_cast<std::size_t>(p.rows * p.in));
+  const W* weight = reinterpret_cast<const W*>(weights());
+  Arena arena;
+  for (auto _ : state) {
+    cpu::linear_backward_input(pool(threads), arena, MatrixView<const float>(dy.data(), p.rows, p.out), weight, p.out,
+                               p.in, MatrixView<float>(dx.data(), p.rows, p.in), false);
+    benchmark::ClobberMemory();
+  }
+  rates(state, 0, p.flops());
+}
+
+void backward_weight(benchmark::State& state, Problem p, Index threads) {
+  const std::vector<float> dy = activations(p.rows * p.out);
+  const std::vector<float> x = activations(p.rows * p.in);
+  std::vector<float> dw(static_cast<std::size_t>(p.out * p.in));
+  Arena arena;
+  for (auto _ : state) {
+    cpu::linear_backward_weight(pool(threads), arena, MatrixView<const float>(dy.data(), p.rows, p.out),
+                                MatrixView<const float>(x.data(), p.rows, p.in), dw.data(), nullptr);
+    benchmark::ClobberMemory();
+  }
+  rates(state, 0, p.flops());
+}
+
+void enlist() {
+  const auto add = [](const std::string& name, auto&& body) {
+    benchmark::RegisterBenchmark(name.c_str(), body)->UseRealTime()->Unit(benchmark::kMicrosecond);
+  };
+  const Problem shapes[] = {{0, 768, 768},   {0, 2048, 768},  {0, 768, 2048},
+                            {0, 50304, 768}, {0, 4096, 4096}, {0, 10944, 4096}};
+  const auto label = [](const Problem& p) {
+    return std::to_string(p.rows) + "x" + std::to_string(p.out) + "x" + std::to_string(p.in);
+  };
+  for (const Index threads : {Index{1}, Index{2}}) {
+    const std::string end = "/threads:" + std::to_string(threads);
+    add("read/streams:1" + end, [=](benchmark::State& s) { read_bandwidth<1>(s, threads); });
+    add("read/streams:4" + end, [=](benchmark::State& s) { read_bandwidth<4>(s, threads); });
+    add("peak" + end, [=](benchmark::State& s) { fp32_peak(s, threads); });
+    for (const bool grouped : {false, true}) {
+      const std::string name = std::string("projections/") + (grouped ? "group" : "single");
+      add(name + "/f32" + end, [=](benchmark::State& s) { projections<float>(s, grouped, threads); });
+      add(name + "/bf16" + end, [=](benchmark::State& s) { projections<bf16>(s, grouped, threads); });
+    }
+    for (const Index rows : {1, 8, 64, 512}) {
+      for (Problem p : shapes) {
+        p.rows = rows;
+        const std::string name = (rows == 1 ? "decode/" : "forward/") + label(p);
+        add(name + "/f32" + end, [=](benchmark::State& s) { forward<float>(s, p, threads); });
+        add(name + "/bf16" + end, [=](benchmark::State& s) { forward<bf16>(s, p, threads); });
+        if (rows == 1) add(name + "/f16" + end, [=](benchmark::State& s) { forward<f16>(s, p, threads); });
+        if (rows < 512) continue;
+        add("backward_input/" + label(p) + "/f32" + end,
+            [=](benchmark::State& s) { backward_input<float>(s, p, threads); });
+        add("backward_weight/" + label(p) + end, [=](benchmark::State& s) { backward_weight(s, p, threads); });
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  enlist();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+}
