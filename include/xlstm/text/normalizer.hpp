@@ -123,20 +123,20 @@ inline std::string lowercased(std::string_view text) {
 }
 
 /// What a text goes through before it is cut.
-class Normalizer {
+class TextNormalizer {
  public:
-  Normalizer() = default;
+  TextNormalizer() = default;
 
   /// Reads "normalizer". Error for what is not supported.
-  static Normalizer parse(const JsonField& field) {
-    Normalizer normalizer;
+  static TextNormalizer parse(const JsonField& field) {
+    TextNormalizer normalizer;
     normalizer.add(field);
     return normalizer;
   }
 
   /// A single normal form.
-  static Normalizer of(NormalForm form) {
-    Normalizer normalizer;
+  static TextNormalizer of(NormalForm form) {
+    TextNormalizer normalizer;
     normalizer.steps_.push_back({Step::Kind::form, form, {}, {}});
     return normalizer;
   }

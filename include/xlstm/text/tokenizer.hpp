@@ -129,9 +129,9 @@ class Tokenizer {
     }
   }
 
-  static Normalizer parse_normalizer(const JsonField& file) {
+  static TextNormalizer parse_normalizer(const JsonField& file) {
     const auto field = file.find("normalizer");
-    return field ? Normalizer::parse(*field) : Normalizer();
+    return field ? TextNormalizer::parse(*field) : TextNormalizer();
   }
 
   static void check_model(const JsonField& model) {
@@ -283,7 +283,7 @@ class Tokenizer {
     plain_search_.split(text, on_text, on_token);
   }
 
-  Normalizer normalizer_;
+  TextNormalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   BytePairEncoding merges_;
   AddedTokenSearch plain_search_, normalized_search_;
