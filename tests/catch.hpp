@@ -8,5 +8,13 @@ using Catch::Approx;
 using namespace Catch::Matchers;
 #else
 #include <catch2/catch.hpp>
-using namespace Catch::Matchers;
+// Not the whole namespace: its Approx, for vectors, would hide the one for numbers.
+using Catch::Matchers::Contains;
+using Catch::Matchers::EndsWith;
+using Catch::Matchers::Equals;
+using Catch::Matchers::Matches;
+using Catch::Matchers::Message;
+using Catch::Matchers::StartsWith;
+using Catch::Matchers::WithinAbs;
+using Catch::Matchers::WithinRel;
 #endif

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+// A network in training: weights, gradients, moments, and the step
+//     forward, loss, backward (for every accumulated batch);  clip to a global norm;  AdamW
+// After the first step nothing is allocated. Every operation adds up in an order that does not depend on the number of
+// threads, so the same seed and data give the same bits. A step whose gradient is not finite or too large is skipped.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "xlstm/core/error.hpp"
+#include "xlstm/core/run.hpp"
+#include "xlstm/model/weights.hpp"
+#include "xlstm/train/batch.hpp"
+#include "xlstm/train/loss.hpp"
+#include "xlstm/train/optimizer.hpp"
+
+namespace xlstm {
+
+struct TrainerOptions {
+  AdamWOptions optimizer;
+  LossOptions loss;
+  double clip = 0.5;                 ///< the gradient's global norm is cut to this; 0: never
+  double skip_above = 100;           ///< a step whose gradient norm is larger is skipped; 0: only if it is not finite
+  Index max_consecutive_skips = 10;  ///< one more ends the training with an Error
+  Index chunk_size = 0;              ///< of the chunkwise form; 0: the model's
+};
+
+/// What a step did. Losses are means over the targets, in nats.
+struct StepResult {
+  double loss = 0;           ///< cross-entropy, without z-loss
+  double z_loss = 0;         ///< mean (log Z)², before its coefficient
+  double gradient_norm = 0;  ///< of the mean's gradient, before clipping
+  Index targets = 0;
+  bool skipped = false;
+};
+
+/// How far a training is, besides its parameters and moments.
+struct TrainerCounters {
+  Index step = 0;     ///< steps taken, skipped ones included
+  Index updates = 0;  ///< AdamW's t
+  Index skipped = 0;
+  Index consecutive_skips = 0;
+  friend bool operator==(const TrainerCounters&, const TrainerCounters&) = default;
+};
+
+/// Trains `Network` (xlstm::Network<config>, or any CausalLM) on backend B. Where B stores weights in a shorter type
+/// than it computes in (cpu::Backend<bf16>), the optimizer works on masters in the gradients' type, which are rounded
+/// into the weights after every step.
+template <class NetworkType, class B>
+class Trainer {
+ public:
+  using Network = NetworkType;
+  using BackendType = B;
+  using T = typename B::Arithmetic;
+  using G = typename B::GradientBackend;
+  using Parameters = typename Network::template Parameters<B>;
+  static constexpr bool has_masters = !std::is_same_v<Parameters, typename Network::template Parameters<G>>;
+
+  /// Starts from the initial values of training (docs/training.md).
+  explicit Trainer(std::uint64_t seed, const TrainerOptions& options = {},
+                   std::shared_ptr<typename B::Resources> resources = std::make_shared<typename B::Resources>())
+      : options_(options),
+        backend_(std::move(resources)),
+        masters_(allocate_weights<Network, G>()),
+        gradients_(allocate_weights<Network, G>()),
+        optimizer_(options.optimizer) {
+    initialize(masters_, seed);
+    if constexpr (has_masters) {
+      weights_ = allocate_weights<Network, B>();
+      collect_stored();
+      round_masters();
+    }
+  }
+  // Handles and rounding tables point into the trainer's own memory.
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  const TrainerOptions& options() const { return options_; }
+  B& backend() { return backend_; }
+
+  /// The weights that the forward pass uses.
+  const Parameters& parameters() const {
+    if constexpr (has_masters) {
+      return weights_.parameters;
+    } else {
+      return masters_.parameters;
+    }
+  }
+  /// What the optimizer works on; the weights themselves where they have its type. After changing them from outside
+  /// call masters_changed().
+  Weights<Network, G>& masters() { return masters_; }
+  void masters_changed() {
+    if constexpr (has_masters) round_masters();
+  }
+  Weights<Network, G>& gradients() { return gradients_; }
+  AdamW<Network, G>& optimizer() { return optimizer_; }
+
+  TrainerCounters counters() const { return {step_, optimizer_.updates(), skipped_, consecutive_skips_}; }
+  void set_counters(const TrainerCounters& counters) {
+    step_ = counters.step;
+    optimizer_.set_updates(counters.updates);
+    skipped_ = counters.skipped;
+    consecutive_skips_ = counters.consecutive_skips;
+  }
+
+  /// Adds the gradient of the summed loss of a batch. Error if a token or target is outside the vocabulary.
+  void accumulate(const Batch& batch) {
+    check(batch);
+    if (pending_batches_++ == 0) std::memset(gradients_.memory.data(), 0, bytes(gradients_));
+    const Run run = prepare(batch, true);
+    Arena& arena = backend_.arena();
+    ArenaScope scope(arena);
+    const auto hidden = arena.template matrix<T, Network::embedding_dim>(run.rows());
+    const auto dhidden = arena.template matrix<T, Network::embedding_dim>(run.rows());
+    typename Network::template Saved<B> saved;
+    Network::template hidden<B>(backend_, parameters(), run, {slots_.data(), 0}, batch.tokens, hidden, saved);
+    pending_ += loss_backward<Network, B>(backend_, parameters(), gradients_.parameters, hidden, batch.targets,
+                                          options_.loss, 1.0, dhidden);
+    Network::template hidden_backward<B>(backend_, parameters(), gradients_.parameters, run, {}, saved, dhidden);
+  }
+
+  /// Ends the step: clips the mean gradient of what was accumulated and updates the parameters, or skips. Throws Error,
+  /// with the likely causes, once more than max_consecutive_skips steps in a row were skipped.
+  StepResult update(double learning_rate) {
+    const LossSum sum = std::exchange(pending_, {});
+    const bool any = std::exchange(pending_batches_, 0) > 0 && sum.targets > 0;
+    StepResult result;
+    result.targets = sum.targets;
+    ++step_;
+    if (!any) {
+      result.skipped = true;  // nothing to learn from; no failure
+      return result;
+    }
+    const double mean = 1.0 / static_cast<double>(sum.targets);
+    const T* const gradient = reinterpret_cast<const T*>(gradients_.memory.data());
+    result.loss = sum.nll * mean;
+    result.z_loss = sum.z_loss * mean;
+    result.gradient_norm = mean * std::sqrt(backend_.squared_norm(gradient, elements(gradients_)));
+    const bool finite = std::isfinite(result.gradient_norm) && std::isfinite(result.loss);
+    if (!finite || (options_.skip_above > 0 && result.gradient_norm > options_.skip_above)) {
+      skip(result);
+      return result;
+    }
+    consecutive_skips_ = 0;
+    const bool clipped = options_.clip > 0 && result.gradient_norm > options_.clip;
+    optimizer_.update(backend_, reinterpret_cast<T*>(masters_.memory.data()), gradient, learning_rate,
+                      clipped ? mean * (options_.clip / result.gradient_norm) : mean);
+    if constexpr (has_masters) round_masters();
+    return result;
+  }
+
+  /// One step on one batch.
+  StepResult train_step(const Batch& batch, double learning_rate) {
+    accumulate(batch);
+    return update(learning_rate);
+  }
+
+  /// The loss of a batch; changes nothing.
+  LossSum evaluate(const Batch& batch) {
+    check(batch);
+    const Run run = prepare(batch, false);
+    Arena& arena = backend_.arena();
+    ArenaScope scope(arena);
+    const auto hidden = arena.template matrix<T, Network::embedding_dim>(run.rows());
+    {
+      ArenaScope inner(arena);
+      typename Network::template Saved<B> saved;
+      Network::template hidden<B>(backend_, parameters(), run, {slots_.data(), 0}, batch.tokens, hidden, saved);
+    }
+    return loss<Network, B>(backend_, parameters(), hidden, batch.targets, options_.loss);
+  }
+
+  /// The recurrent states after the last batch, (sequences, state_size); what a batch that continues starts from.
+  std::vector<typename B::State>& states() { return states_; }
+
+ private:
+  struct Stored {  // one parameter of both kinds
+    const T* master;
+    void* weight;
+    void (*round)(const T* from, void* to, Index first, Index last);
+    Index count;
+  };
+
+  static Index elements(const Weights<Network, G>& w) { return w.memory.bytes() / static_cast<Index>(sizeof(T)); }
+  static std::size_t bytes(const Weights<Network, G>& w) { return static_cast<std::size_t>(w.memory.bytes()); }
+
+  static void check(const Batch& batch) {
+    const auto rows = static_cast<std::size_t>(batch.rows());
+    if (batch.sequences < 1 || batch.length < 1 || batch.tokens.size() != rows || batch.targets.size() != rows) {
+      fail("training batch: ", batch.tokens.size(), " tokens and ", batch.targets.size(), " targets, expected ",
+           batch.sequences, " x ", batch.length, " of both");
+    }
+    for (std::size_t r = 0; r < rows; ++r) {
+      const Token token = batch.tokens[r];
+      const Token target = batch.targets[r];
+      if (token < 0 || token >= Network::vocab_size) {
+        fail("training batch: token ", token, " at row ", r, ", expected 0 to ", Network::vocab_size - 1);
+      }
+      if (target != ignored_target && (target < 0 || target >= Network::vocab_size)) {
+        fail("training batch: target ", target, " at row ", r, ", expected 0 to ", Network::vocab_size - 1, " or ",
+             ignored_target);
+      }
+    }
+  }
+
+  Run prepare(const Batch& batch, bool training) {
+    const auto size = static_cast<std::size_t>(batch.sequences * Network::state_size);
+    if (!batch.continues || states_.size() != size) {
+      states_.assign(size, 0);
+      slots_.resize(static_cast<std::size_t>(batch.sequences));
+      for (Index b = 0; b < batch.sequences; ++b) {
+        slots_[static_cast<std::size_t>(b)] = states_.data() + b * Network::state_size;
+      }
+    }
+    return {.sequences = batch.sequences,
+            .length = batch.length,
+            .starts = batch.starts,
+            .form = Form::chunkwise,
+            .chunk_size = options_.chunk_size,
+            .training = training};
+  }
+
+  void skip(StepResult& result) {
+    result.skipped = true;
+    ++skipped_;
+    if (++consecutive_skips_ <= options_.max_consecutive_skips) return;
+    fail("training: ", consecutive_skips_, " steps in a row were skipped; at step ", step_, " the loss is ",
+         result.loss, " and the gradient norm ", result.gradient_norm, ", expected at most ", options_.skip_above,
+         ". Likely causes: input-gate biases that do not start at -10 (gradient-norm spikes in the first 5,000 steps),",
+         " no soft caps on gates and logits (divergence after the warm-up), a learning rate too large or a warm-up too",
+         " short");
+  }
+
+  void collect_stored() {
+    for_each_parameter<Network>(weights_.parameters, [&](std::string_view, auto& handle, Initialization) {
+      using Element = typename std::remove_cvref_t<decltype(handle)>::Element;
+      stored_.push_back({nullptr, handle.data(),
+                         [](const T* from, void* to, Index first, Index last) {
+                           Element* const out = static_cast<Element*>(to);
+                           for (Index i = first; i < last; ++i) out[i] = static_cast<Element>(from[i]);
+                         },
+                         handle.count});
+    });
+    std::size_t next = 0;
+    for_each_parameter<Network>(masters_.parameters, [&](std::string_view, auto& handle, Initialization) {
+      stored_[next++].master = handle.data();
+    });
+  }
+  void round_masters() {
+    for (const Stored& s : stored_) s.round(s.master, s.weight, 0, s.count);
+  }
+
+  TrainerOptions options_;
+  B backend_;
+  Weights<Network, G> masters_;
+  Weights<Network, G> gradients_;
+  AdamW<Network, G> optimizer_;
+  Weights<Network, B> weights_;  // where has_masters
+  std::vector<Stored> stored_;
+  std::vector<typename B::State> states_;
+  std::vector<typename B::State*> slots_;
+  LossSum pending_;
+  Index pending_batches_ = 0;
+  Index step_ = 0;
+  Index skipped_ = 0;
+  Index consecutive_skips_ = 0;
+};
+
+}  // namespace xlstm

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xlstm/train/trainer.hpp"
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "catch.hpp"
+#include "xlstm/cpu/backend.hpp"
+#include "xlstm/model/architecture.hpp"
+#include "xlstm/reference/backend.hpp"
+
+namespace {
+std::atomic<long> allocations{0};
+}
+
+// Every way to ask for memory that the library uses is counted.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* p = std::malloc(size)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void* operator new[](std::size_t size, std::align_val_t alignment) {
+  ++allocations;
+  const auto a = static_cast<std::size_t>(alignment);
+  if (void* p = std::aligned_alloc(a, (size + a - 1) / a * a)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+using namespace xlstm;
+
+namespace {
+
+constexpr ModelConfig tiny{
+    .vocab_size = 23, .embedding_dim = 32, .num_blocks = 2, .num_heads = 2, .ffn_round_up_to_multiple_of = 16};
+using Net = Network<tiny>;
+using Reference = reference::Backend<double>;
+
+BatchBuffer random_batch(Index sequences, Index length, std::uint64_t seed) {
+  BatchBuffer batch(sequences, length);
+  Random random(seed);
+  for (Index b = 0; b < sequences; ++b) {
+    for (auto& t : batch.tokens(b)) t = static_cast<Token>(random.below(tiny.vocab_size));
+    const auto tokens = batch.tokens(b);
+    for (std::size_t i = 0; i + 1 < tokens.size(); ++i) batch.targets(b)[i] = tokens[i + 1];
+    batch.starts(b)[static_cast<std::size_t>(random.below(static_cast<std::uint64_t>(length)))] = 1;
+  }
+  return batch;
+}
+
+template <class W>
+std::vector<char> bits(const W& weights) {
+  const char* p = reinterpret_cast<const char*>(weights.memory.data());
+  return {p, p + weights.memory.bytes()};
+}
+
+TrainerOptions plain_options() {
+  TrainerOptions options;
+  options.optimizer.weight_decay = 0;
+  options.clip = 1;
+  return options;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("One batch is overfitted to nearly zero", "", (Reference), (cpu::Backend<float>)) {
+  Trainer<Net, TestType> trainer(1, plain_options());
+  const BatchBuffer batch = random_batch(2, 12, 6);
+  const double first = trainer.train_step(batch.view(), 1e-2).loss;
+  CHECK(first == Approx(std::log(23.0)).epsilon(0.2));
+  double last = first;
+  for (int step = 0; step < 150; ++step) last = trainer.train_step(batch.view(), 1e-2).loss;
+  CHECK(last < 0.01);
+  CHECK(trainer.counters() == TrainerCounters{151, 151, 0, 0});
+}
+
+TEST_CASE("Accumulated batches are one batch of all their rows") {
+  const BatchBuffer a = random_batch(1, 9, 1);
+  const BatchBuffer b = random_batch(1, 9, 2);
+  BatchBuffer both(2, 9);
+  for (Index row = 0; row < 2; ++row) {
+    BatchBuffer& from = const_cast<BatchBuffer&>(row == 0 ? a : b);
+    std::copy_n(from.tokens(0).begin(), 9, both.tokens(row).begin());
+    std::copy_n(from.targets(0).begin(), 9, both.targets(row).begin());
+    std::copy_n(from.starts(0).begin(), 9, both.starts(row).begin());
+  }
+  both.targets(0)[3] = ignored_target;  // batches with different numbers of targets
+  const_cast<BatchBuffer&>(a).targets(0)[3] = ignored_target;
+  Trainer<Net, Reference> one(3), two(3);
+  const StepResult together = one.train_step(both.view(), 1e-3);
+  two.accumulate(a.view());
+  two.accumulate(b.view());
+  const StepResult apart = two.update(1e-3);
+  CHECK(apart.targets == together.targets);
+  CHECK(apart.loss == Approx(together.loss).epsilon(1e-12));
+  CHECK(apart.gradient_norm == Approx(together.gradient_norm).epsilon(1e-10));
+  const auto* x = reinterpret_cast<const double*>(one.masters().memory.data());
+  const auto* y = reinterpret_cast<const double*>(two.masters().memory.data());
+  for (Index i = 0; i < one.masters().memory.bytes() / 8; ++i) REQUIRE(std::abs(x[i] - y[i]) < 1e-9);
+}
+
+TEST_CASE("The gradient's norm is clipped to the limit, and a smaller one left alone") {
+  const BatchBuffer batch = random_batch(2, 8, 9);
+  double norm = 0;
+  for (const double clip : {0.0, 1e9}) {
+    TrainerOptions options = plain_options();
+    options.clip = clip;
+    Trainer<Net, Reference> trainer(1, options);
+    norm = trainer.train_step(batch.view(), 1e-3).gradient_norm;
+    // m after the first step is (1 − β₁)·g.
+    const auto& m = trainer.optimizer().first_moment().memory;
+    const double moment = std::sqrt(reference::squared_norm(reinterpret_cast<const double*>(m.data()), m.bytes() / 8));
+    CHECK(moment == Approx(0.1 * norm).epsilon(1e-9));
+  }
+  TrainerOptions options = plain_options();
+  options.clip = norm / 4;
+  Trainer<Net, Reference> trainer(1, options);
+  trainer.train_step(batch.view(), 1e-3);
+  const auto& m = trainer.optimizer().first_moment().memory;
+  const double moment = std::sqrt(reference::squared_norm(reinterpret_cast<const double*>(m.data()), m.bytes() / 8));
+  CHECK(moment == Approx(0.1 * norm / 4).epsilon(1e-9));
+}
+
+TEST_CASE("A gradient that is not finite is skipped and counted, and changes nothing") {
+  TrainerOptions options = plain_options();
+  options.max_consecutive_skips = 2;
+  Trainer<Net, Reference> trainer(1, options);
+  const BatchBuffer batch = random_batch(1, 6, 2);
+  trainer.train_step(batch.view(), 1e-3);
+  const double good = *trainer.masters().parameters.head.data();
+  trainer.masters().parameters.out_norm.weight.data()[3] = NAN;
+  const std::vector<char> before = bits(trainer.masters());
+  const std::vector<char> moments = bits(trainer.optimizer().second_moment());
+  for (int i = 0; i < 2; ++i) CHECK(trainer.train_step(batch.view(), 1e-3).skipped);
+  CHECK(bits(trainer.masters()) == before);
+  CHECK(bits(trainer.optimizer().second_moment()) == moments);
+  CHECK(trainer.counters() == TrainerCounters{3, 1, 2, 2});
+
+  SECTION("after too many in a row the run ends and says what may have caused it") {
+    std::string message;
+    try {
+      trainer.train_step(batch.view(), 1e-3);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    CHECK_THAT(message, Contains("input-gate bias") && Contains("soft cap") && Contains("learning rate"));
+  }
+  SECTION("a good step ends the row") {
+    trainer.masters().parameters.out_norm.weight.data()[3] = 1;
+    CHECK_FALSE(trainer.train_step(batch.view(), 1e-3).skipped);
+    CHECK(trainer.counters() == TrainerCounters{4, 2, 2, 0});
+    CHECK(*trainer.masters().parameters.head.data() != good);
+  }
+}
+
+TEST_CASE("A gradient norm above the limit is skipped") {
+  TrainerOptions options = plain_options();
+  options.skip_above = 1e-9;
+  Trainer<Net, Reference> trainer(1, options);
+  const BatchBuffer batch = random_batch(1, 6, 2);
+  CHECK(trainer.train_step(batch.view(), 1e-3).skipped);
+}
+
+TEST_CASE("Without a single target there is nothing to learn, and no failure") {
+  Trainer<Net, Reference> trainer(1, plain_options());
+  BatchBuffer batch = random_batch(1, 6, 2);
+  for (auto& t : batch.targets(0)) t = ignored_target;
+  const std::vector<char> before = bits(trainer.masters());
+  CHECK(trainer.train_step(batch.view(), 1e-3).skipped);
+  CHECK(bits(trainer.masters()) == before);
+  CHECK(trainer.counters() == TrainerCounters{1, 0, 0, 0});
+}
+
+TEST_CASE("Tokens and targets outside the vocabulary are errors") {
+  Trainer<Net, Reference> trainer(1);
+  BatchBuffer batch = random_batch(1, 6, 2);
+  batch.tokens(0)[2] = 23;
+  CHECK_THROWS_AS(trainer.accumulate(batch.view()), Error);
+  batch.tokens(0)[2] = 22;
+  batch.targets(0)[1] = -2;
+  CHECK_THROWS_AS(trainer.evaluate(batch.view()), Error);
+}
+
+TEST_CASE("Documents in one row train like sequences of their own") {
+  BatchBuffer row(1, 10);
+  BatchBuffer first(1, 4), second(1, 6);
+  Random random(8);
+  for (auto& t : row.tokens(0)) t = static_cast<Token>(random.below(tiny.vocab_size));
+  for (std::size_t i = 0; i < 9; ++i) row.targets(0)[i] = row.tokens(0)[i + 1];
+  row.targets(0)[3] = ignored_target;
+  row.starts(0)[0] = row.starts(0)[4] = 1;
+  std::copy_n(row.tokens(0).begin(), 4, first.tokens(0).begin());
+  std::copy_n(row.targets(0).begin(), 4, first.targets(0).begin());
+  std::copy_n(row.tokens(0).begin() + 4, 6, second.tokens(0).begin());
+  std::copy_n(row.targets(0).begin() + 4, 6, second.targets(0).begin());
+  Trainer<Net, Reference> packed(4), apart(4);
+  packed.accumulate(row.view());
+  apart.accumulate(first.view());
+  apart.accumulate(second.view());
+  CHECK(packed.update(1e-3).gradient_norm == Approx(apart.update(1e-3).gradient_norm).epsilon(1e-10));
+}
+
+TEST_CASE("A batch that continues starts from the states of the one before") {
+  BatchBuffer whole = random_batch(1, 12, 6);
+  for (auto& s : whole.starts(0)) s = 0;
+  BatchBuffer left(1, 5), right(1, 7);
+  std::copy_n(whole.tokens(0).begin(), 5, left.tokens(0).begin());
+  std::copy_n(whole.targets(0).begin(), 5, left.targets(0).begin());
+  std::copy_n(whole.tokens(0).begin() + 5, 7, right.tokens(0).begin());
+  std::copy_n(whole.targets(0).begin() + 5, 7, right.targets(0).begin());
+  Trainer<Net, Reference> trainer(4);
+  const LossSum expected = trainer.evaluate(whole.view());
+  LossSum pieces = trainer.evaluate(left.view());
+  Batch rest = right.view();
+  rest.continues = true;
+  pieces += trainer.evaluate(rest);
+  CHECK(pieces.nll == Approx(expected.nll).epsilon(1e-10));
+  CHECK(trainer.evaluate(right.view()).nll != Approx(expected.nll).epsilon(1e-3));
+}
+
+TEST_CASE("Any number of threads gives the same bits, and the same seed the same training") {
+  const auto train = [](int threads) {
+    using B = cpu::Backend<float>;
+    Trainer<Net, B> trainer(11, {}, std::make_shared<B::Resources>(B::Options{threads}));
+    for (std::uint64_t step = 0; step < 4; ++step) trainer.train_step(random_batch(3, 70, step).view(), 1e-2);
+    return bits(trainer.masters());
+  };
+  const std::vector<char> one = train(1);
+  CHECK(train(2) == one);
+  CHECK(train(3) == one);
+}
+
+TEST_CASE("After the first step nothing is allocated") {
+  using B = cpu::Backend<float>;
+  Trainer<Net, B> trainer(1, {}, std::make_shared<B::Resources>(B::Options{2}));
+  const BatchBuffer batch = random_batch(2, 150, 1);
+  trainer.train_step(batch.view(), 1e-3);
+  const Index arena = trainer.backend().arena().system_allocations();
+  const long before = allocations;
+  for (int i = 0; i < 3; ++i) trainer.train_step(batch.view(), 1e-3);
+  CHECK(allocations - before == 0);
+  CHECK(trainer.backend().arena().system_allocations() == arena);
+}
+
+TEST_CASE("Recomputing activations gives the same bits") {
+  using B = cpu::Backend<float>;
+  Trainer<Net, B> keeping(2);
+  Trainer<Network<tiny, Recompute::per_block>, B> recomputing(2);
+  const BatchBuffer batch = random_batch(2, 70, 3);
+  for (int i = 0; i < 2; ++i) {
+    keeping.train_step(batch.view(), 1e-2);
+    recomputing.train_step(batch.view(), 1e-2);
+  }
+  CHECK(bits(keeping.masters()) == bits(recomputing.masters()));
+}
+
+TEST_CASE("Weights in bf16 are the rounded fp32 masters after every step, and learn") {
+  Trainer<Net, cpu::Backend<bf16>> trainer(1, plain_options());
+  const BatchBuffer batch = random_batch(2, 12, 6);
+  double last = 0;
+  for (int step = 0; step < 150; ++step) {
+    last = trainer.train_step(batch.view(), 1e-2).loss;
+    for (Index i = 0; i < tiny.vocab_size * tiny.embedding_dim; i += 7) {
+      REQUIRE(trainer.parameters().head.data()[i].bits == bf16(trainer.masters().parameters.head.data()[i]).bits);
+    }
+  }
+  CHECK(last < 0.05);
+}
