@@ -18,6 +18,16 @@ struct Sequential {
   template <std::size_t I>
   using Child = std::tuple_element_t<I, std::tuple<Ms...>>;
 
+  static constexpr bool fits = [] {
+    constexpr std::array<Index, count> in{Ms::input_dim...};
+    constexpr std::array<Index, count> out{Ms::output_dim...};
+    for (std::size_t i = 0; i + 1 < count; ++i) {
+      if (out[i] != in[i + 1]) return false;
+    }
+    return true;
+  }();
+  static_assert(fits, "xlstm: in Sequential<…> a module must take as many features as the one before it gives");
+
   static constexpr Index input_dim = Child<0>::input_dim;
   static constexpr Index output_dim = Child<count - 1>::output_dim;
   static constexpr Index state_size = (Ms::state_size + ...);
@@ -82,8 +92,6 @@ struct Sequential {
       M::template forward<B>(backend, std::get<I>(p.children), run, state.at(state_offset(I)), x, y,
                              std::get<I>(saved.children));
     } else {
-      static_assert(M::output_dim == Child<I + 1>::input_dim,
-                    "xlstm: in Sequential<…> a module must take as many features as the one before it gives");
       const auto out = backend.arena().template matrix<typename B::Arithmetic, M::output_dim>(x.rows());
       const Arena::Mark mark = backend.arena().mark();
       M::template forward<B>(backend, std::get<I>(p.children), run, state.at(state_offset(I)), x, out,
