@@ -2,7 +2,7 @@
 // How fast the linear layer's products are, beside what the machine can do at all: the read bandwidth of a sum
 // over a large array and the fp32 rate of independent multiply-adds. bench/matrix_torch.py measures the same in
 // PyTorch.
-//   matrix --benchmark_min_time=0.5 --benchmark_filter='decode|read'
+//   matrix --benchmark_min_time=0.5 --benchmark_filter='decode|bandwidth'
 // GB/s counts every weight once; weights rotate over copies of more than the last-level cache. GFLOP/s counts
 // 2·rows·in·out.
 #include <benchmark/benchmark.h>
@@ -197,8 +197,8 @@ void enlist() {
   };
   for (const Index threads : {Index{1}, Index{2}}) {
     const std::string end = "/threads:" + std::to_string(threads);
-    add("read/streams:1" + end, [=](benchmark::State& s) { read_bandwidth<1>(s, threads); });
-    add("read/streams:4" + end, [=](benchmark::State& s) { read_bandwidth<4>(s, threads); });
+    add("bandwidth/streams:1" + end, [=](benchmark::State& s) { read_bandwidth<1>(s, threads); });
+    add("bandwidth/streams:4" + end, [=](benchmark::State& s) { read_bandwidth<4>(s, threads); });
     add("peak" + end, [=](benchmark::State& s) { fp32_peak(s, threads); });
     for (const bool grouped : {false, true}) {
       const std::string name = std::string("projections/") + (grouped ? "group" : "single");

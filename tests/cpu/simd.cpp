@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xlstm/cpu/simd.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "catch.hpp"
+
+namespace simd = xlstm::cpu::simd;
+using simd::width;
+using xlstm::bf16;
+using xlstm::f16;
+using xlstm::Index;
+
+namespace {
+
+simd::Floats counting(float first) {
+  simd::Floats v = simd::zero();
+  for (int i = 0; i < width; ++i) v[i] = first + static_cast<float>(i);
+  return v;
+}
+
+template <class T>
+int wrong_expansions() {
+  int wrong = 0;
+  for (int first = 0; first < 65536; first += width) {
+    T values[width];
+    for (int i = 0; i < width; ++i) values[i] = T::from_bits(static_cast<std::uint16_t>(first + i));
+    const simd::Floats v = simd::load(values);
+    for (int i = 0; i < width; ++i) {
+      const float expected = values[i];
+      const float lane = v[i];
+      wrong += std::isnan(expected) ? !std::isnan(lane) : std::memcmp(&expected, &lane, sizeof lane) != 0;
+    }
+  }
+  return wrong;
+}
+
+}  // namespace
+
+TEST_CASE("every bf16 and every f16 expands to the float it is", "[simd]") {
+  REQUIRE(wrong_expansions<bf16>() == 0);
+  REQUIRE(wrong_expansions<f16>() == 0);
+}
+
+TEST_CASE("partial loads end with zeros, partial stores touch nothing else", "[simd]") {
+  for (Index count = 0; count < width; ++count) {
+    const std::vector<float> floats(static_cast<std::size_t>(count), 3.0F);  // exactly as long as may be read
+    const std::vector<bf16> halves(static_cast<std::size_t>(count), bf16(3.0F));
+    const std::vector<f16> f16s(static_cast<std::size_t>(count), f16(3.0F));
+    std::vector<float> to(static_cast<std::size_t>(width), -1.0F);
+    simd::store_partial(to.data(), counting(5), count);
+    for (int i = 0; i < width; ++i) {
+      const float expected = i < count ? 3.0F : 0.0F;
+      REQUIRE(simd::load_partial(floats.data(), count)[i] == expected);
+      REQUIRE(simd::load_partial(halves.data(), count)[i] == expected);
+      REQUIRE(simd::load_partial(f16s.data(), count)[i] == expected);
+      REQUIRE(to[static_cast<std::size_t>(i)] == (i < count ? 5.0F + static_cast<float>(i) : -1.0F));
+    }
+  }
+}
+
+TEST_CASE("transpose", "[simd]") {
+  simd::Floats v[width];
+  for (int i = 0; i < width; ++i) v[i] = counting(static_cast<float>(100 * i));
+  simd::transpose(v);
+  for (int i = 0; i < width; ++i) {
+    for (int j = 0; j < width; ++j) REQUIRE(v[i][j] == static_cast<float>(100 * j + i));
+  }
+}
+
+TEST_CASE("reductions; four sums at once have the bits of single ones", "[simd]") {
+  REQUIRE(simd::reduce_add(counting(1)) == static_cast<float>(width * (width + 1) / 2));
+  REQUIRE(simd::reduce_max(-counting(-3)) == 3.0F);
+  simd::Floats v[4];
+  for (int j = 0; j < 4; ++j) {
+    for (int i = 0; i < width; ++i) v[j][i] = std::sin(static_cast<float>(17 * i + 5 * j));
+  }
+  float sums[4];
+  simd::reduce_add_four(v, sums);
+  for (int j = 0; j < 4; ++j) REQUIRE(sums[j] == simd::reduce_add(v[j]));
+}
+
+TEST_CASE("select, max and min", "[simd]") {
+  const simd::Floats a = counting(0), b = simd::broadcast(1.5F);
+  for (int i = 0; i < width; ++i) {
+    const float x = static_cast<float>(i);
+    REQUIRE(simd::max(a, b)[i] == std::max(x, 1.5F));
+    REQUIRE(simd::min(a, b)[i] == std::min(x, 1.5F));
+    REQUIRE(simd::select(a < b, a, b)[i] == std::min(x, 1.5F));
+  }
+}
+
+TEST_CASE("exp is within 2^-22, and right at the ends", "[simd]") {
+  double worst = 0;
+  for (float x = -87.0F; x < 88.0F; x += 0.01F) {
+    const double exact = std::exp(static_cast<double>(x));
+    worst = std::max(worst, std::abs(static_cast<double>(simd::exp(simd::broadcast(x))[0]) - exact) / exact);
+  }
+  REQUIRE(worst < 0x1p-22);
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  const auto exp = [](float x) -> float { return simd::exp(simd::broadcast(x))[width - 1]; };
+  REQUIRE(exp(0.0F) == 1.0F);
+  REQUIRE(exp(-infinity) == 0.0F);
+  REQUIRE(exp(-1e30F) == 0.0F);
+  REQUIRE(exp(infinity) == infinity);
+  REQUIRE(exp(89.0F) == infinity);
+  REQUIRE(exp(88.7F) > 3.3e38F);
+  REQUIRE(exp(88.7F) < infinity);
+  REQUIRE(std::abs(exp(-100.0F) - 3.783506e-44F) < 2e-45F);  // subnormal
+  REQUIRE(std::isnan(exp(std::numeric_limits<float>::quiet_NaN())));
+}
