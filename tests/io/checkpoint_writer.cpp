@@ -112,6 +112,24 @@ TEST_CASE("without finish nothing is left", "[io][checkpoint]") {
   CHECK(sorted_names(directory.path()) == std::vector<std::string>{"tokenizer.json"});
 }
 
+TEST_CASE("a full disk leaves nothing behind", "[io][checkpoint]") {
+  const TemporaryDirectory directory;
+  const Index rows = 1 << 16;
+  const std::string message = error_of([&] {
+    const FileSizeLimit limit(1 << 20);
+    const std::vector<float> values(static_cast<std::size_t>(rows));
+    CheckpointWriter writer(directory / "model", config, DType::f32,
+                            {{"small", SafetensorsType::f32, {rows}}, {"large", SafetensorsType::f32, {8 * rows}}}, {},
+                            WeightMode::single, 1 << 18);
+    writer.write_floats("small", values);
+    REQUIRE(std::filesystem::exists(directory / "model/model-00001-of-00002.safetensors"));
+    for (int i = 0; i < 8; ++i) writer.write_floats("large", values);
+  });
+  CHECK(message ==
+        (directory / "model/model-00002-of-00002.safetensors").native() + ": cannot be written: File too large");
+  CHECK(count_files(directory.path()) == 0);
+}
+
 TEST_CASE("what a writer cannot take is refused before anything is written", "[io][checkpoint]") {
   const TemporaryDirectory directory;
   const auto attempt = [&](const std::filesystem::path& path, const ModelConfig& c,

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/io/file.hpp"
 
-#include <sys/resource.h>
 #include <sys/stat.h>
 
-#include <csignal>
+#include <algorithm>
 #include <cstring>
 
 #include "catch.hpp"
@@ -165,18 +164,12 @@ TEST_CASE("AtomicFile refuses what it cannot write", "[io][file]") {
 TEST_CASE("AtomicFile keeps the old file when the new one does not fit", "[io][file]") {
   const TemporaryDirectory directory;
   write_plainly(directory / "a", "old");
-  ::rlimit before{};
-  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
-  const ::rlimit small{1 << 20, before.rlim_max};
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
   const std::string message = error_of([&] {
+    const FileSizeLimit limit(1 << 20);
     AtomicFile file(directory / "a");
     for (int i = 0; i < 20; ++i) file.write(std::string(100000, 'x'));
     file.commit();
   });
-  REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
-  std::signal(SIGXFSZ, handler);
   CHECK(message == (directory / "a").native() + ": cannot be written: File too large");
   CHECK(read_plainly(directory / "a") == "old");
   CHECK(count_files(directory.path()) == 1);
