@@ -3,6 +3,7 @@
 
 #include "catch.hpp"
 #include "temporary_directory.hpp"
+#include "xlstm/model/model_list.hpp"
 #include "xlstm/model/presets.hpp"
 
 using namespace xlstm;
@@ -206,4 +207,29 @@ TEST_CASE("differences name each field, and only what changes results", "[io][co
                                  "qk_dim_factor is 0.25, the program was compiled for 0.5",
                                  "ffn_proj_factor is 2.6667, the program was compiled for 2.667",
                                  "input_gate is \"sigmoid\", the program was compiled for \"exponential\""});
+}
+
+TEST_CASE("a checkpoint without differences is the same model to dispatch", "[io][config]") {
+  const ModelConfig compiled = presets::xlstm_7b;
+  std::vector<ModelConfig> found(16, compiled);
+  found[1].vocab_size = 50257;
+  found[2].embedding_dim = 2048;
+  found[3].num_blocks = 31;
+  found[4].num_heads = 4;
+  found[5].use_bias = true;
+  found[6].norm_eps = 1e-5;
+  found[7].eps = 1e-5;
+  found[8].add_out_norm = false;
+  found[9].qk_dim_factor = 0.25;
+  found[10].v_dim_factor = 0.5;
+  found[11].ffn_proj_factor = 2.6667;
+  found[12].ffn_round_up_to_multiple_of = 1;
+  found[13].gate_soft_cap = 0;
+  found[14].output_logit_soft_cap = 0;
+  found[15].tie_word_embeddings = true;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    INFO(i);
+    CHECK(differences(found[i], compiled).empty() == same_model(found[i], compiled));
+    CHECK(differences(found[i], compiled).empty() == (i == 0 || i == 11));
+  }
 }
