@@ -18,10 +18,11 @@
 
 namespace xlstm::cpu {
 
-/// The measured choices: the tile of C in registers, and the blocks of A (first-level cache, tile_m × k) and of B
-/// (second-level cache, k × n).
+/// The measured choices: the tile of C in registers (lower where that fits few rows of C better), and the blocks of A
+/// (first-level cache, tile_m × k) and of B (second-level cache, k × n).
 struct MatrixProductTuning {
   static constexpr Index tile_m = simd::registers == 32 ? 14 : 6;
+  static constexpr Index least_tile_m = simd::registers == 32 ? 11 : 5;  ///< of the tiles for few rows
   static constexpr Index tile_n = 2 * simd::width;
   static constexpr Index k = 384;
   static constexpr Index n = 512;
@@ -32,15 +33,14 @@ namespace detail {
 
 using Tuning = MatrixProductTuning;
 
-// ---- A: element (m, k) goes to panel[k · tile_m + m]; rows beyond the matrix are zeros
+// ---- A: element (m, k) goes to panel[k · tile + m]; rows beyond the matrix are zeros
 
 /// A(m, k) = data[m · stride + k].
 struct RowsOfA {
   const float* data;
   Index stride;
 
-  void pack(Index m, Index count, Index k, Index depth, float* panel) const {
-    constexpr Index tile = Tuning::tile_m;
+  void pack(Index m, Index count, Index k, Index depth, Index tile, float* panel) const {
     const float* from = data + m * stride + k;
     Index d = 0;
     for (; d + simd::width <= depth; d += simd::width) {
@@ -74,11 +74,14 @@ struct ColumnsOfA {
   const float* data;
   Index stride;
 
-  void pack(Index m, Index count, Index k, Index depth, float* panel) const {
-    constexpr Index tile = Tuning::tile_m;
+  void pack(Index m, Index count, Index k, Index depth, Index tile, float* panel) const {
     for (Index d = 0; d < depth; ++d) {
       const float* from = data + (k + d) * stride + m;
-      for (Index i = 0; i < tile; ++i) panel[d * tile + i] = i < count ? from[i] : 0.0F;
+      if constexpr (simd::registers == 32 && Tuning::tile_m <= simd::width) {
+        simd::store_partial(panel + d * tile, simd::load_partial(from, count), tile);
+      } else {
+        for (Index i = 0; i < tile; ++i) panel[d * tile + i] = i < count ? from[i] : 0.0F;
+      }
     }
   }
 };
@@ -149,9 +152,10 @@ struct PlainB {
 
 /// One tile of C: c (+)= a·b, where `count_m` × `count_n` elements are inside the matrix. Without `add` the tile begins
 /// with `initial` (one value a column) or zero.
+template <Index TileM>
 inline void product_tile(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
                          Index count_n, const float* initial, bool add) {
-  constexpr int tile_m = Tuning::tile_m;
+  constexpr int tile_m = TileM;
   constexpr int vectors = Tuning::tile_n / simd::width;
   simd::Floats sum[tile_m][vectors] = {};
   for (Index k = 0; k < depth; ++k) {
@@ -185,6 +189,26 @@ inline void product_tile(const float* a, const float* b, Index depth, float* c, 
       }
     }
   }
+}
+
+using ProductTile = void (*)(const float*, const float*, Index, float*, Index, Index, Index, const float*, bool);
+
+/// The tile of `height` rows.
+template <Index TileM = Tuning::tile_m>
+constexpr ProductTile product_tile_of(Index height) {
+  if constexpr (TileM > Tuning::least_tile_m) {
+    if (height < TileM) return product_tile_of<TileM - 1>(height);
+  }
+  return product_tile<TileM>;
+}
+
+/// The height of tiles that pads m rows least.
+constexpr Index tile_height(Index m) {
+  Index best = Tuning::tile_m;
+  for (Index h = best - 1; h >= Tuning::least_tile_m; --h) {
+    if (round_up(m, h) < round_up(m, best)) best = h;
+  }
+  return best;
 }
 
 }  // namespace detail
@@ -229,21 +253,23 @@ void matrix_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth,
   }
 
   const Index blocks = std::max<Index>(1, ceil_div(depth, Tuning::k));
-  const Index panels_at_once = ceil_div(std::min(m, Tuning::m), Tuning::tile_m);
-  float* const packed_a = arena.allocate<float>(panels_at_once * Tuning::tile_m * depth);
+  const Index height = detail::tile_height(std::min(m, Tuning::m));
+  const Index panels_at_once = ceil_div(std::min(m, Tuning::m), height);
+  const detail::ProductTile product_tile = detail::product_tile_of(height);
+  float* const packed_a = arena.allocate<float>(panels_at_once * height * depth);
   const Index b_size = slice * Tuning::tile_n * std::min(depth, Tuning::k);
   float* const packed_b = arena.allocate<float>(threads * b_size);
 
   for (Index m0 = 0; m0 < m; m0 += Tuning::m) {
     const Index rows = std::min(m - m0, Tuning::m);
-    const Index panels = ceil_div(rows, Tuning::tile_m);
+    const Index panels = ceil_div(rows, height);
     // Packed A: block after block of the summation, in each the panels one after another.
     exec.parallel_for(panels, [&](Index p, int) {
-      const Index first = p * Tuning::tile_m;
+      const Index first = p * height;
       for (Index k = 0; k < depth; k += Tuning::k) {
         const Index d = std::min(Tuning::k, depth - k);
-        a.pack(m0 + first, std::min(Tuning::tile_m, rows - first), k, d,
-               packed_a + k * panels * Tuning::tile_m + p * Tuning::tile_m * d);
+        a.pack(m0 + first, std::min(height, rows - first), k, d, height,
+               packed_a + k * panels * height + p * height * d);
       }
     });
     // If there are fewer slices than threads, the panels are divided too (and such a slice is packed more than once).
@@ -261,13 +287,12 @@ void matrix_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth,
         const Index first = s.first * Tuning::tile_n;
         task.b.pack(k, d, first, std::min(s.count * Tuning::tile_n, task.n - first), my_b);
         for (Index p = first_panel; p < last_panel; ++p) {
-          const float* const my_a = packed_a + k * panels * Tuning::tile_m + p * Tuning::tile_m * d;
-          const Index row = p * Tuning::tile_m;
+          const float* const my_a = packed_a + k * panels * height + p * height * d;
+          const Index row = p * height;
           for (Index j = 0; j < s.count; ++j) {
             const Index n = (s.first + j) * Tuning::tile_n;
-            detail::product_tile(my_a, my_b + j * Tuning::tile_n * d, d, task.c.row(m0 + row) + n, task.c.stride(),
-                                 rows - row, task.n - n, task.initial != nullptr ? task.initial + n : nullptr,
-                                 task.add || block > 0);
+            product_tile(my_a, my_b + j * Tuning::tile_n * d, d, task.c.row(m0 + row) + n, task.c.stride(), rows - row,
+                         task.n - n, task.initial != nullptr ? task.initial + n : nullptr, task.add || block > 0);
           }
         }
       }
