@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// A whole 2-block model, from tokens to loss: the gradient of every parameter against central differences in double,
+// and the CPU's fp32 gradient against the double one.
+#include <cmath>
+#include <string>
+
+#include "catch.hpp"
+#include "xlstm/core/random.hpp"
+#include "xlstm/cpu/backend.hpp"
+#include "xlstm/model/architecture.hpp"
+#include "xlstm/reference/backend.hpp"
+#include "xlstm/testing/gradient_check.hpp"
+#include "xlstm/train/trainer.hpp"
+
+using namespace xlstm;
+
+namespace {
+
+constexpr ModelConfig published{
+    .vocab_size = 13, .embedding_dim = 12, .num_blocks = 2, .num_heads = 3, .ffn_round_up_to_multiple_of = 4};
+constexpr ModelConfig variant{.vocab_size = 13,
+                              .embedding_dim = 12,
+                              .num_blocks = 2,
+                              .num_heads = 2,
+                              .use_bias = true,
+                              .ffn_round_up_to_multiple_of = 4,
+                              .gate_soft_cap = 0,
+                              .output_logit_soft_cap = 2,
+                              .tie_word_embeddings = true,
+                              .input_gate = InputGate::sigmoid};
+
+/// Two sequences of nine tokens, a document's start inside each, one target ignored.
+struct Text {
+  explicit Text(Index vocabulary) {
+    Random random(4);
+    for (int i = 0; i < 18; ++i) {
+      tokens.push_back(static_cast<Token>(random.below(static_cast<std::uint64_t>(vocabulary))));
+      targets.push_back(static_cast<Token>(random.below(static_cast<std::uint64_t>(vocabulary))));
+    }
+    targets[5] = ignored_target;
+    starts[0] = starts[4] = starts[9] = starts[16] = 1;
+  }
+  Batch batch() const {
+    Batch b;
+    b.sequences = 2;
+    b.length = 9;
+    b.tokens = tokens;
+    b.targets = targets;
+    b.starts = starts.data();
+    return b;
+  }
+  std::vector<Token> tokens, targets;
+  std::vector<std::uint8_t> starts = std::vector<std::uint8_t>(18, 0);
+};
+
+template <class Network, class B>
+void randomize(Trainer<Network, B>& trainer) {
+  Random random(11);
+  for_each_parameter<Network>(trainer.masters().parameters, [&](std::string_view, auto& handle, Initialization start) {
+    const bool norm = start.kind == Initialization::Kind::constant && start.first == 1;
+    for (Index i = 0; i < handle.count; ++i) {
+      handle.data()[i] =
+          static_cast<typename B::Arithmetic>(static_cast<float>((norm ? 1 : 0) + 0.4 * random.normal()));
+    }
+  });
+}
+
+template <ModelConfig config>
+void check() {
+  using R = reference::Backend<double>;
+  using N = Network<config>;
+  const Text text(config.vocab_size);
+  TrainerOptions options;
+  options.loss.z_loss = 0.01;
+  options.chunk_size = 4;
+  Trainer<N, R> trainer(1, options);
+  randomize(trainer);
+  trainer.accumulate(text.batch());
+  const auto loss = [&] {
+    const LossSum sum = trainer.evaluate(text.batch());
+    return sum.nll + 0.01 * sum.z_loss;
+  };
+  testing::Differences differences;
+  std::vector<std::span<const double>> gradients;
+  for_each_parameter<N>(trainer.gradients().parameters, [&](std::string_view, auto& handle, Initialization) {
+    gradients.emplace_back(handle.data(), static_cast<std::size_t>(handle.count));
+  });
+  std::size_t next = 0;
+  for_each_parameter<N>(trainer.masters().parameters, [&](std::string_view name, auto& handle, Initialization) {
+    const std::span<double> values(handle.data(), static_cast<std::size_t>(handle.count));
+    differences.add(testing::compare_with_differences(std::string(name), values, gradients[next++], loss, 1e-4, 12));
+  });
+  INFO("worst: " << differences.worst().name << " " << differences.worst().relative());
+  CHECK(differences.worst().relative() <= 1e-6);
+
+  Trainer<N, cpu::Backend<float>> fast(1, options);
+  randomize(fast);
+  fast.accumulate(text.batch());
+  testing::Differences rounding;
+  next = 0;
+  for_each_parameter<N>(fast.gradients().parameters, [&](std::string_view name, auto& handle, Initialization) {
+    testing::TensorDifference d{std::string(name)};
+    for (Index i = 0; i < handle.count; ++i) {
+      const double expected = gradients[next][static_cast<std::size_t>(i)];
+      d.difference = std::max(d.difference, std::abs(static_cast<double>(handle.data()[i]) - expected));
+      d.largest = std::max(d.largest, std::abs(expected));
+    }
+    ++next;
+    rounding.add(d);
+  });
+  INFO("CPU, worst: " << rounding.worst().name << " " << rounding.worst().relative());
+  CHECK(rounding.worst().relative() <= 2e-4);  // the cell's tolerance in fp32; two of them follow one another
+}
+
+}  // namespace
+
+TEST_CASE("the published architecture's gradient, from tokens to loss") { check<published>(); }
+
+TEST_CASE("the same with biases, a sigmoid gate, no gate cap, a tight logit cap and tied embeddings") {
+  check<variant>();
+}
