@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// A trainer's weights as a checkpoint in the published format, in the type in which the forward pass uses them, so that
+// whoever loads it computes the same. An earlier export in the same directory is replaced file by file.
+#pragma once
+
+#include <filesystem>
+#include <limits>
+#include <span>
+#include <string>
+#include <system_error>
+#include <type_traits>
+#include <vector>
+
+#include "xlstm/core/element.hpp"
+#include "xlstm/io/checkpoint_writer.hpp"
+#include "xlstm/io/file.hpp"
+#include "xlstm/nn/parameter.hpp"
+
+namespace xlstm {
+
+/// Writes model.safetensors and config.json into `directory`, which may hold other files. Throws Error if that is
+/// impossible; then what was there before is still there.
+template <class Network, class Parameters>
+void export_checkpoint(const std::filesystem::path& directory, const Parameters& parameters, const ModelConfig& config,
+                       const TokenIds& tokens) {
+  std::vector<io::TensorDeclaration> declarations;
+  DType dtype = DType::f32;
+  for_each_parameter<Network>(parameters, [&](std::string_view name, const auto& handle, Initialization) {
+    using Element = typename std::remove_cvref_t<decltype(handle)>::Element;
+    static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, bf16> || std::is_same_v<Element, f16>,
+                  "xlstm: the published format has weights in F32, BF16 or F16");
+    if (handle.is_matrix) dtype = dtype_of<Element>;
+    std::vector<Index> shape{handle.rows};
+    if (handle.is_matrix) shape.push_back(handle.cols);
+    declarations.push_back({std::string(name), io::safetensors_type(dtype_of<Element>), std::move(shape)});
+  });
+
+  const std::filesystem::path unfinished = directory / ".export";
+  std::error_code error;
+  std::filesystem::remove_all(unfinished, error);
+  CheckpointWriter writer(unfinished, config, dtype, declarations, tokens, WeightMode::single,
+                          std::numeric_limits<std::size_t>::max());
+  for_each_parameter<Network>(parameters, [&](std::string_view name, const auto& handle, Initialization) {
+    writer.write(name, std::as_bytes(std::span(handle.data(), static_cast<std::size_t>(handle.count))));
+  });
+  writer.finish();
+  for (const char* file : {"model.safetensors", "config.json"}) {
+    std::filesystem::rename(unfinished / file, directory / file, error);
+    if (error) io::fail_with_errno(directory / file, "cannot be replaced", error.value());
+  }
+  std::filesystem::remove_all(unfinished, error);
+}
+
+}  // namespace xlstm
