@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
-#if __has_include(<xlstm/xlstm.hpp>)
-#include <xlstm/xlstm.hpp>
-#else
-#include <xlstm/core/error.hpp>
 #include <xlstm/model/model_list.hpp>
-#include <xlstm/model/presets.hpp>
-#endif
 #include <xlstm/models/tiny.hpp>
+#include <xlstm/xlstm.hpp>
 
 xlstm::Index heads_without_rtti();
 bool throws_without_rtti();
