@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model in a program of one's own: embed DIR TEXT
+#include <iostream>
+
+#include "xlstm/compiled_models.hpp"  // from CMake: the sizes in -DXLSTM_MODELS; or write a ModelConfig by hand
+#include "xlstm/xlstm.hpp"
+
+int main(int argc, char** argv) try {
+  if (argc != 3) throw xlstm::Error("usage: embed DIR TEXT");
+  using Model = xlstm::LanguageModel<xlstm::compiled::Models::configs[0], xlstm::cpu::Backend<float>>;
+
+  const auto model = Model::load(argv[1]);
+  const auto tokenizer = xlstm::Tokenizer::load(std::string(argv[1]) + "/tokenizer.json");
+  auto session = model.session();
+  auto text = xlstm::StreamDecoder(tokenizer);
+  for (const auto token : session.generate(tokenizer.encode(argv[2]), {.max_tokens = 50})) {
+    std::cout << text.push(token) << std::flush;
+  }
+  std::cout << text.finish() << '\n';
+} catch (const std::exception& error) {
+  std::cerr << error.what() << '\n';
+  return 1;
+}
