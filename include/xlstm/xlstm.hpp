@@ -18,6 +18,7 @@
 #include "xlstm/model/config.hpp"
 #include "xlstm/model/counts.hpp"
 #include "xlstm/model/model.hpp"
+#include "xlstm/model/model_list.hpp"
 #include "xlstm/model/presets.hpp"
 #include "xlstm/nn/identity.hpp"
 #include "xlstm/nn/linear.hpp"
