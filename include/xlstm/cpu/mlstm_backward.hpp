@@ -8,16 +8,20 @@
 //     δv_j = e_j δCᵀ k_j           + Σ_i P_ij δN_i
 //     δC ← exp(m − M_L) δC + Σ_i w_i q̂_i δN_iᵀ                 δn ← exp(m − M_L) δn + Σ_i w_i q̂_i δs_i
 //     δ log i_t = k_t·δk_t
-//     δ log f_t = Σ_{i≥t, i in the chunk} (q_i·δq_i − k_i·δk_i) + ⟨δC, C⟩ + ⟨δn, n⟩ at the chunk's end
-// The sum for log f ends with its chunk, since the inner product at the chunk's end is what the sum over everything
-// later would give: rounding errors then don't add up over the sequence (docs/gradients.md has the numbers). The sums
-// over tokens are double.
+//     δ log f_t = Σ_{j<t≤i} G_ij + Σ_{i≥t} w_i q̂_i·(C δN_i + n δs_i) + Σ_{j<t} e_j k_j·(δC v_j + δn)
+//                 + exp(m − M_L) (⟨δC, C⟩ + ⟨δn, n⟩)      G_ij = P_ij (δN_i·v_j + δs_i), indices in the chunk,
+//                                                         C, n before and δC, δn after the chunk
+// The last is all that f_t scales: pairs across it, the state's way to outputs, inputs' way to the next state, and the
+// state's. It equals the usual Σ_{i≥t} (q_i·δq_i − k_i·δk_i) over everything later, but takes no difference in which
+// G_tt cancels, so that small gradients of closed forget gates keep their digits and no error grows with the sequence
+// (docs/gradients.md has the numbers). Sums over tokens are double.
 // States are held transposed (V, Q), so that every product has the panels that it needs: four products a chunk with the
 // state's size, and one that computes the states between two kept ones again.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "xlstm/cell/mlstm.hpp"
 #include "xlstm/core/arena.hpp"
@@ -44,7 +48,11 @@ struct Scratch {
   static constexpr Index V = Cell::v_dim;
 
   ChunkScales scales;
-  double* gate_sum = nullptr;     ///< q_t·δq_t − k_t·δk_t
+  double* row_sum = nullptr;      ///< Σ_{j<i} G_ij
+  double* column_sum = nullptr;   ///< Σ_{i>j} G_ij
+  double* diagonal = nullptr;     ///< G_ii
+  double* from_state = nullptr;   ///< w_i q̂_i·(C δN_i + n δs_i)
+  double* to_state = nullptr;     ///< e_j k_j·(δC v_j + δn)
   float* key_weight = nullptr;    ///< e_j, padded to panels
   float* query_weight = nullptr;  ///< w_i/√Q
   float* ds = nullptr;
@@ -57,14 +65,14 @@ struct Scratch {
   float* values = nullptr;           ///< v, panels (L, V)
   float* values_transposed = nullptr;
   float* dn_rows = nullptr;  ///< δN, panels (L, V)
-  TransposedState states[saved_group + 1];
+  TransposedState states[saved_group];
   TransposedState dstate;
 
   void allocate(Arena& arena, Index longest) {
     const auto floats = [&](Index count) { return arena.allocate<float>(count); };
     const auto doubles = [&](Index count) { return arena.allocate<double>(count); };
     scales = {doubles(longest), doubles(longest), doubles(longest)};
-    gate_sum = doubles(longest);
+    for (double** sums : {&row_sum, &column_sum, &diagonal, &from_state, &to_state}) *sums = doubles(longest);
     key_weight = floats(round_up(longest, panel_width));
     query_weight = floats(longest);
     ds = floats(longest);
@@ -200,21 +208,37 @@ struct Head {
         add_rows_product(tile, dN, i, values.panel(p));
         tile.store(dS.panel(p) + i * panel_width, panel_width);
       });
-      const Index first = p * panel_width;
-      const Index width = std::min(panel_width, L - first);
-      for (Index i = first / tile_rows * tile_rows; i < L; ++i) {
-        float* score = P.panel(p) + i * panel_width;
-        float* dscore = dS.panel(p) + i * panel_width;
-        const Index count = std::clamp<Index>(i + 1 - first, 0, width);
-        for (Index j = 0; j < count; ++j) {
-          const float x = static_cast<float>(s.scales.c[first + j] - s.scales.maximum[i]);
-          const float decay = query_scale<Cell> * exp_of_negative(x);
-          score[j] *= decay;
-          dscore[j] = (dscore[j] + s.ds[i]) * decay;
-        }
-        std::fill(score + count, score + panel_width, 0.0F);
-        std::fill(dscore + count, dscore + panel_width, 0.0F);
+      weigh_panel(P, dS, p);
+    }
+  }
+
+  /// Panel p of P and δS from products to what they are, and its part of the sums over G.
+  void weigh_panel(const Panels& P, const Panels& dS, Index p) const {
+    const Index first = p * panel_width;
+    const Index width = std::min(panel_width, P.cols - first);
+    std::fill_n(s.column_sum + first, width, 0.0);
+    for (Index i = first; i < P.rows; ++i) {
+      float* score = P.panel(p) + i * panel_width;
+      float* dscore = dS.panel(p) + i * panel_width;
+      const Index count = std::min(i + 1 - first, width);
+      float g[panel_width] = {};
+      for (Index j = 0; j < count; ++j) {
+        const float x = static_cast<float>(s.scales.c[first + j] - s.scales.maximum[i]);
+        const float decay = query_scale<Cell> * exp_of_negative(x);
+        const float d = dscore[j] + s.ds[i];
+        score[j] *= decay;
+        dscore[j] = d * decay;
+        g[j] = d * score[j];
       }
+      std::fill(score + count, score + panel_width, 0.0F);
+      std::fill(dscore + count, dscore + panel_width, 0.0F);
+      if (i - first < width) {
+        s.diagonal[i] = static_cast<double>(g[i - first]);
+        g[i - first] = 0;
+      }
+      if (p == 0) s.row_sum[i] = 0;
+      s.row_sum[i] += static_cast<double>(sum(g, panel_width));
+      for (Index j = 0; j < width; ++j) s.column_sum[first + j] += static_cast<double>(g[j]);
     }
   }
 
@@ -222,25 +246,28 @@ struct Head {
     const Panels dS{s.dscores, chunk.length, chunk.length};
     const Panels dN{s.dn_rows, chunk.length, V};
     const Panels keys{s.keys, chunk.length, Q};
+    const Panels queries{s.queries, chunk.length, Q};
     const MatrixView<float, Cell::qk_width>& to = gradient.q;
+    std::fill_n(s.from_state, chunk.length, 0.0);
     for (Index p = 0; p < keys.count(); ++p) {
       for_each_tile(chunk.length, [&](auto& tile, Index i) {
         tile.clear();
         if (!chunk.fresh) {
           add_rows_product(tile, dN, i, state.c.panel(p));
           tile.scale(s.query_weight + i);
+          tile.add_row_dots(queries.panel(p) + i * panel_width, s.from_state + i);
         }
         const Panels earlier{dS.data, dS.rows, std::min(i + rows_of(tile), chunk.length)};
         add_rows_product(tile, earlier, i, keys.panel(p));
         tile.store(to.row(row(chunk) + i) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
       });
     }
+    if (chunk.fresh) return;
     for (Index t = 0; t < chunk.length; ++t) {
       float* dq = to.row(row(chunk) + t) + head * Q;
       const float factor = s.query_weight[t] * s.ds[t];
-      if (!chunk.fresh)
-        for (Index c = 0; c < Q; ++c) dq[c] += factor * state.n[c];
-      s.gate_sum[t] = static_cast<double>(dot(dq, q(chunk) + t * in.q.stride(), Q));
+      for (Index c = 0; c < Q; ++c) dq[c] += factor * state.n[c];
+      s.from_state[t] += static_cast<double>(factor * dot(state.n, q(chunk) + t * in.q.stride(), Q));
     }
   }
 
@@ -249,28 +276,26 @@ struct Head {
     const Panels dS{s.dscores, chunk.length, chunk.length};
     const Panels values{s.values, chunk.length, V};
     const Panels queries{s.queries, chunk.length, Q};
+    const Panels keys{s.keys, chunk.length, Q};
     const MatrixView<float, Cell::qk_width>& to = gradient.k;
+    std::fill_n(s.to_state, chunk.length, 0.0);
     for (Index p = 0; p < queries.count(); ++p) {
       for_each_tile(chunk.length, [&](auto& tile, Index j) {
         tile.clear();
         if (!last) {
           add_rows_product(tile, values, j, s.dstate.c.panel(p));
           tile.scale(s.key_weight + j);
+          tile.add_row_dots(keys.panel(p) + j * panel_width, s.to_state + j);
         }
         add_columns_product(tile, dS, j, queries.panel(p), j, chunk.length);
         tile.store(to.row(row(chunk) + j) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
       });
     }
+    if (last) return;
     for (Index t = 0; t < chunk.length; ++t) {
-      const Index at = row(chunk) + t;
-      float* dk = to.row(at) + head * Q;
-      if (!last)
-        for (Index c = 0; c < Q; ++c) dk[c] += s.key_weight[t] * s.dstate.n[c];
-      const double product = static_cast<double>(dot(dk, k(chunk) + t * in.k.stride(), Q));
-      s.gate_sum[t] -= product;
-      const double igate = Cell::GateCap::apply(static_cast<double>(in.igate.row(at)[head]));
-      gradient.igate.row(at)[head] =
-          static_cast<float>(product * Cell::InputGate::derivative(igate) * Cell::GateCap::derivative(igate));
+      float* dk = to.row(row(chunk) + t) + head * Q;
+      for (Index c = 0; c < Q; ++c) dk[c] += s.key_weight[t] * s.dstate.n[c];
+      s.to_state[t] += static_cast<double>(s.key_weight[t] * dot(s.dstate.n, k(chunk) + t * in.k.stride(), Q));
     }
   }
 
@@ -294,16 +319,27 @@ struct Head {
     }
   }
 
-  /// `at_end`: ⟨δC, C⟩ + ⟨δn, n⟩ of the state after the chunk.
-  void forget_gradient(const Chunk& chunk, double at_end) const {
-    double sum = at_end;
+  /// `through`: the part of the gradient of log f that goes from state to state.
+  void gate_gradient(const Chunk& chunk, double through) const {
+    double before = 0;  // Σ_{j<t} to_state_j
+    for (Index t = 0; t < chunk.length; ++t) {
+      const Index at = row(chunk) + t;
+      const double igate = Cell::GateCap::apply(static_cast<double>(in.igate.row(at)[head]));
+      const double di = s.to_state[t] + s.column_sum[t] + s.diagonal[t];
+      gradient.igate.row(at)[head] =
+          static_cast<float>(di * Cell::InputGate::derivative(igate) * Cell::GateCap::derivative(igate));
+      before += std::exchange(s.to_state[t], before);
+    }
+    double pairs = 0;  // Σ_{j<t≤i} G_ij
+    double later = 0;  // Σ_{i≥t} from_state_i
     for (Index t = chunk.length - 1; t >= 0; --t) {
-      sum += s.gate_sum[t];
+      pairs += s.row_sum[t] - s.column_sum[t];
+      later += s.from_state[t];
+      const double df = (t > 0 ? pairs : 0.0) + later + s.to_state[t] + through;
       const double fgate = Cell::GateCap::apply(static_cast<double>(in.fgate.row(row(chunk) + t)[head]));
       gradient.fgate.row(row(chunk) + t)[head] =
-          static_cast<float>(sum * sigmoid(-fgate) * Cell::GateCap::derivative(fgate));
+          static_cast<float>(df * sigmoid(-fgate) * Cell::GateCap::derivative(fgate));
     }
-    if (chunk.fresh) gradient.fgate.row(row(chunk))[head] = 0;  // there is nothing to forget
   }
 
   double state_product(const TransposedState& state) const {
@@ -311,7 +347,7 @@ struct Head {
   }
 
   /// Gradients of one chunk, and δC, δn from those after it to those before it.
-  void chunk(const Chunk& c, const TransposedState& state, bool last, double at_end) const {
+  void chunk(const Chunk& c, const TransposedState& state, bool last) const {
     const Passage passage = weights(c, state.m);
     pack(Panels{s.keys, c.length, Q}, k(c), in.k.stride());
     pack(Panels{s.queries, c.length, Q}, q(c), in.q.stride());
@@ -323,7 +359,7 @@ struct Head {
     query_gradient(c, state);
     key_gradient(c, last);
     value_gradient(c, last);
-    forget_gradient(c, at_end);
+    gate_gradient(c, last || c.fresh ? 0.0 : static_cast<double>(passage.decay) * state_product(state));
     if (c.fresh) return;
     const Panels queries{s.weighted, c.length, Q};
     pack(queries, q(c), in.q.stride(), [this](Index t) { return s.query_weight[t]; });
@@ -341,18 +377,14 @@ struct Head {
       pack_transposed(s.dstate.c, slot.c, V);
       std::copy_n(slot.n, Q, s.dstate.n);
     }
-    double at_end = 0;
     for (Index group = ceil_div(count, saved_group) - 1; group >= 0; --group) {
       const Index first = group * saved_group;
       const Index size = std::min(saved_group, count - first);
       load_state(group);
-      const bool end_needed = slot.present() && first + size == count;
-      for (Index i = 0; i < size - (end_needed ? 0 : 1); ++i) advance(chunks[first + i], i);
-      if (end_needed) at_end = state_product(s.states[size]);
+      for (Index i = 0; i + 1 < size; ++i) advance(chunks[first + i], i);
       for (Index i = size - 1; i >= 0; --i) {
-        chunk(chunks[first + i], s.states[i], last, at_end);
+        chunk(chunks[first + i], s.states[i], last);
         last = chunks[first + i].fresh;
-        at_end = last ? 0.0 : state_product(s.states[i]);
       }
     }
     if (!slot.present()) return;

@@ -111,10 +111,10 @@ struct Head {
     const float* v = in.v.row(row) + head * V + begin;
     float sums[block];
     std::fill_n(sums, width, 0.0F);
-    Index i = 0;
-    for (; i + rows_at_once <= Q; i += rows_at_once)
+    constexpr Index whole = Q / rows_at_once * rows_at_once;
+    for (Index i = 0; i < whole; i += rows_at_once)
       sweep_rows<rows_at_once>(s, q + i, k + i, v, c + i * V, sums, width);
-    for (; i < Q; ++i) sweep_rows<1>(s, q + i, k + i, v, c + i * V, sums, width);
+    if constexpr (Q > whole) sweep_rows<Q - whole>(s, q + whole, k + whole, v, c + whole * V, sums, width);
     float* out = h.row(row) + head * V + begin;
     const float factor = s.inverse * query_scale<Cell>;
     for (Index x = 0; x < width; ++x) out[x] = sums[x] * factor;

@@ -30,7 +30,8 @@ inline Packet load_packet(const float* from) {
 
 inline void store_packet(float* to, const Packet& x) { std::memcpy(to, &x, sizeof(Packet)); }
 
-inline Packet broadcast(float x) { return Packet{} + x; }
+/// Minus zero, as that is no operation for any x, while plus zero is one for −0.
+inline Packet broadcast(float x) { return x - Packet{}; }
 
 namespace detail {
 template <std::size_t... I>
@@ -63,19 +64,19 @@ inline float sum(const Packet& x) {
 
 inline float sum(const float* x, Index count) {
   Packet total{};
-  Index i = 0;
-  for (; i + packet_size <= count; i += packet_size) total += load_packet(x + i);
+  const Index whole = count - count % packet_size;
+  for (Index i = 0; i < whole; i += packet_size) total += load_packet(x + i);
   float result = sum(total);
-  for (; i < count; ++i) result += x[i];
+  for (Index i = whole; i < count; ++i) result += x[i];
   return result;
 }
 
 inline float dot(const float* x, const float* y, Index count) {
   Packet total{};
-  Index i = 0;
-  for (; i + packet_size <= count; i += packet_size) total += load_packet(x + i) * load_packet(y + i);
+  const Index whole = count - count % packet_size;
+  for (Index i = 0; i < whole; i += packet_size) total += load_packet(x + i) * load_packet(y + i);
   float result = sum(total);
-  for (; i < count; ++i) result += x[i] * y[i];
+  for (Index i = whole; i < count; ++i) result += x[i] * y[i];
   return result;
 }
 

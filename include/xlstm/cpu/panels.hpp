@@ -157,6 +157,16 @@ struct Tile {
     }
   }
 
+  /// total[r] += Σ_c sum(r, c)·with[r·panel_width + c].
+  XLSTM_INLINE void add_row_dots(const float* with, double* total) const {
+    for (int r = 0; r < Rows; ++r) {
+      Packet product{};
+      for (int c = 0; c < panel_packets; ++c)
+        product += sum[r][c] * load_packet(with + r * panel_width + c * packet_size);
+      total[r] += static_cast<double>(cpu::sum(product));
+    }
+  }
+
   /// sum(r, ·) += Σ_{x < depth} a[r·a_row + x·a_step] · b[x·panel_width + ·].
   XLSTM_INLINE void add_product(const float* a, Index a_row, Index a_step, const float* b, Index depth) {
     for (Index x = 0; x < depth; ++x, a += a_step, b += panel_width) {
