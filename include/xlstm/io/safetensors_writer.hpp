@@ -67,7 +67,10 @@ inline std::string safetensors_header(std::span<const TensorDeclaration> tensors
     const std::size_t end = offset + *count * size_of(tensor.type);
     if (end > static_cast<std::size_t>(std::numeric_limits<Index>::max())) fail(where, ": the file is too large");
     json += ',' + quoted(tensor.name) + ":{\"dtype\":\"" + std::string(name_of(tensor.type)) + "\",\"shape\":[";
-    for (std::size_t i = 0; i < tensor.shape.size(); ++i) json += (i > 0 ? "," : "") + std::to_string(tensor.shape[i]);
+    for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
+      if (i > 0) json += ',';
+      json += std::to_string(tensor.shape[i]);
+    }
     json += "],\"data_offsets\":[" + std::to_string(offset) + ',' + std::to_string(end) + "]}";
     offset = end;
   }
