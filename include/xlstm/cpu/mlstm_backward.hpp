@@ -21,6 +21,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 #include "xlstm/cell/mlstm.hpp"
@@ -51,6 +52,7 @@ struct Scratch {
   double* row_sum = nullptr;      ///< Σ_{j<i} G_ij
   double* column_sum = nullptr;   ///< Σ_{i>j} G_ij
   double* diagonal = nullptr;     ///< G_ii
+  double* partial = nullptr;      ///< row_sum, from_state or to_state panel by panel, before they are added
   double* from_state = nullptr;   ///< w_i q̂_i·(C δN_i + n δs_i)
   double* to_state = nullptr;     ///< e_j k_j·(δC v_j + δn)
   float* key_weight = nullptr;    ///< e_j, padded to panels
@@ -73,6 +75,7 @@ struct Scratch {
     const auto doubles = [&](Index count) { return arena.allocate<double>(count); };
     scales = {doubles(longest), doubles(longest), doubles(longest)};
     for (double** sums : {&row_sum, &column_sum, &diagonal, &from_state, &to_state}) *sums = doubles(longest);
+    partial = doubles(longest * std::max(ceil_div(longest, panel_width), ceil_div(Q, panel_width)));
     key_weight = floats(round_up(longest, panel_width));
     query_weight = floats(longest);
     ds = floats(longest);
@@ -86,8 +89,8 @@ struct Scratch {
   }
 };
 
-/// One head of one sequence.
-template <class Cell>
+/// One head of one sequence. `Inner` divides each product by panels, where there are too few heads for all threads.
+template <class Cell, class Inner>
 struct Head {
   static constexpr Index Q = Cell::qk_dim;
   static constexpr Index V = Cell::v_dim;
@@ -98,6 +101,7 @@ struct Head {
   MatrixView<const float, Cell::v_width> dh;
   const MLSTMInput<float, Cell>& gradient;
   Scratch<Cell>& s;
+  Inner& inner;
   Index sequence;
   Index head;
   Index first_row;  ///< of the sequence
@@ -148,8 +152,8 @@ struct Head {
   }
 
   /// to = decay·from + rowsᵀ · columns; from null: zeros.
-  static void accumulate(const Panels& to, const float* from, float decay, const Panels& rows, const Panels& columns) {
-    for (Index p = 0; p < to.count(); ++p) {
+  void accumulate(const Panels& to, const float* from, float decay, const Panels& rows, const Panels& columns) const {
+    inner.parallel_for(to.count(), [&](Index p, int) {
       for_each_tile(to.rows, [&](auto& tile, Index r) {
         const Index at = (p * to.rows + r) * panel_width;
         if (from != nullptr)
@@ -159,7 +163,7 @@ struct Head {
         add_columns_product(tile, rows, r, columns.panel(p), 0, rows.rows);
         tile.store(to.data + at, panel_width);
       });
-    }
+    });
   }
 
   /// to = decay·from + Σ_t factor(t) rows_t.
@@ -198,7 +202,7 @@ struct Head {
     const Panels values{s.values_transposed, V, L};
     const Panels dN{s.dn_rows, L, V};
     const Panels queries{s.queries, L, Q};
-    for (Index p = 0; p < P.count(); ++p) {
+    inner.parallel_for(P.count(), [&](Index p, int) {
       for_each_tile(L, [&](auto& tile, Index i) {
         if (i + rows_of(tile) <= p * panel_width) return;
         tile.clear();
@@ -209,7 +213,8 @@ struct Head {
         tile.store(dS.panel(p) + i * panel_width, panel_width);
       });
       weigh_panel(P, dS, p);
-    }
+    });
+    add_partials(P.count(), L, s.row_sum);
   }
 
   /// Panel p of P and δS from products to what they are, and its part of the sums over G.
@@ -217,6 +222,7 @@ struct Head {
     const Index first = p * panel_width;
     const Index width = std::min(panel_width, P.cols - first);
     std::fill_n(s.column_sum + first, width, 0.0);
+    std::fill_n(s.partial + p * P.rows, P.rows, 0.0);
     for (Index i = first; i < P.rows; ++i) {
       float* score = P.panel(p) + i * panel_width;
       float* dscore = dS.panel(p) + i * panel_width;
@@ -236,10 +242,16 @@ struct Head {
         s.diagonal[i] = static_cast<double>(g[i - first]);
         g[i - first] = 0;
       }
-      if (p == 0) s.row_sum[i] = 0;
-      s.row_sum[i] += static_cast<double>(sum(g, panel_width));
+      s.partial[p * P.rows + i] = static_cast<double>(sum(g, panel_width));
       for (Index j = 0; j < width; ++j) s.column_sum[first + j] += static_cast<double>(g[j]);
     }
+  }
+
+  /// to_t = Σ_p partial(p, t), in the panels' order whoever computed them.
+  void add_partials(Index panels, Index length, double* to) const {
+    std::fill_n(to, length, 0.0);
+    for (Index p = 0; p < panels; ++p)
+      for (Index t = 0; t < length; ++t) to[t] += s.partial[p * length + t];
   }
 
   void query_gradient(const Chunk& chunk, const TransposedState& state) const {
@@ -248,20 +260,22 @@ struct Head {
     const Panels keys{s.keys, chunk.length, Q};
     const Panels queries{s.queries, chunk.length, Q};
     const MatrixView<float, Cell::qk_width>& to = gradient.q;
-    std::fill_n(s.from_state, chunk.length, 0.0);
-    for (Index p = 0; p < keys.count(); ++p) {
+    inner.parallel_for(keys.count(), [&](Index p, int) {
+      double* partial = s.partial + p * chunk.length;
+      std::fill_n(partial, chunk.length, 0.0);
       for_each_tile(chunk.length, [&](auto& tile, Index i) {
         tile.clear();
         if (!chunk.fresh) {
           add_rows_product(tile, dN, i, state.c.panel(p));
           tile.scale(s.query_weight + i);
-          tile.add_row_dots(queries.panel(p) + i * panel_width, s.from_state + i);
+          tile.add_row_dots(queries.panel(p) + i * panel_width, partial + i);
         }
         const Panels earlier{dS.data, dS.rows, std::min(i + rows_of(tile), chunk.length)};
         add_rows_product(tile, earlier, i, keys.panel(p));
         tile.store(to.row(row(chunk) + i) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
       });
-    }
+    });
+    add_partials(keys.count(), chunk.length, s.from_state);
     if (chunk.fresh) return;
     for (Index t = 0; t < chunk.length; ++t) {
       float* dq = to.row(row(chunk) + t) + head * Q;
@@ -278,19 +292,21 @@ struct Head {
     const Panels queries{s.queries, chunk.length, Q};
     const Panels keys{s.keys, chunk.length, Q};
     const MatrixView<float, Cell::qk_width>& to = gradient.k;
-    std::fill_n(s.to_state, chunk.length, 0.0);
-    for (Index p = 0; p < queries.count(); ++p) {
+    inner.parallel_for(queries.count(), [&](Index p, int) {
+      double* partial = s.partial + p * chunk.length;
+      std::fill_n(partial, chunk.length, 0.0);
       for_each_tile(chunk.length, [&](auto& tile, Index j) {
         tile.clear();
         if (!last) {
           add_rows_product(tile, values, j, s.dstate.c.panel(p));
           tile.scale(s.key_weight + j);
-          tile.add_row_dots(keys.panel(p) + j * panel_width, s.to_state + j);
+          tile.add_row_dots(keys.panel(p) + j * panel_width, partial + j);
         }
         add_columns_product(tile, dS, j, queries.panel(p), j, chunk.length);
         tile.store(to.row(row(chunk) + j) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
       });
-    }
+    });
+    add_partials(queries.count(), chunk.length, s.to_state);
     if (last) return;
     for (Index t = 0; t < chunk.length; ++t) {
       float* dk = to.row(row(chunk) + t) + head * Q;
@@ -304,9 +320,13 @@ struct Head {
     const Panels dN{s.dn_rows, chunk.length, V};
     const Panels keys{s.keys_transposed, Q, chunk.length};
     const MatrixView<float, Cell::v_width>& to = gradient.v;
-    for (Index p = 0; p < P.count(); ++p) {
+    const Index blocks = ceil_div(V, panel_width);
+    inner.parallel_for(P.count() * blocks, [&](Index task, int) {
+      const Index p = task / blocks;
       const Index first = p * panel_width;
-      for_each_tile(V, [&](auto& tile, Index c) {
+      const Index block = task % blocks * panel_width;
+      for_each_tile(std::min(panel_width, V - block), [&](auto& tile, Index r) {
+        const Index c = block + r;
         tile.clear();
         if (!last) {
           add_rows_product(tile, s.dstate.c, c, keys.panel(p));
@@ -316,7 +336,7 @@ struct Head {
         tile.store_transposed(to.row(row(chunk) + first) + head * V + c, to.stride(),
                               std::min(panel_width, chunk.length - first));
       });
-    }
+    });
   }
 
   /// `through`: the part of the gradient of log f that goes from state to state.
@@ -410,17 +430,26 @@ void mlstm_backward(Exec& exec, Arena& arena, const Run& run, const MLSTMInput<c
   static_assert(Executor<Exec>, "xlstm: the first argument runs tasks: an Executor such as cpu::ThreadPool");
   const ArenaScope scope(arena);
   const ChunkPlan plan = plan_chunks(arena, run, saved.chunk_size);
-  auto* scratch = arena.allocate<backward::Scratch<Cell>>(exec.size());
-  for (int t = 0; t < exec.size(); ++t) {
+  const Index heads = run.sequences * Cell::heads;
+  const auto all_of = [&](Index task, backward::Scratch<Cell>& scratch, auto& inner) {
+    const Index sequence = task / Cell::heads;
+    using Head = backward::Head<Cell, std::remove_reference_t<decltype(inner)>>;
+    const Head head{in, h, saved, dh, gradient, scratch, inner, sequence, task % Cell::heads, sequence * run.length};
+    head.all(plan, dstate);
+  };
+  const bool by_head = heads % exec.size() == 0 || heads >= 2 * exec.size();
+  const Index at_once = by_head ? exec.size() : 1;
+  auto* scratch = arena.allocate<backward::Scratch<Cell>>(at_once);
+  for (Index t = 0; t < at_once; ++t) {
     scratch[t] = {};
     scratch[t].allocate(arena, plan.longest);
   }
-  exec.parallel_for(run.sequences * Cell::heads, [&](Index task, int thread) {
-    const Index sequence = task / Cell::heads;
-    const backward::Head<Cell> head{
-        in, h, saved, dh, gradient, scratch[thread], sequence, task % Cell::heads, sequence * run.length};
-    head.all(plan, dstate);
-  });
+  if (by_head) {
+    SerialExecutor serial;
+    exec.parallel_for(heads, [&](Index task, int thread) { all_of(task, scratch[thread], serial); });
+  } else {
+    for (Index task = 0; task < heads; ++task) all_of(task, scratch[0], exec);
+  }
 }
 
 }  // namespace xlstm::cpu
