@@ -22,6 +22,8 @@ class Session;
 /// A network (xlstm::Network<config>, or any CausalLM) on a backend.
 template <class NetworkType, Backend B>
 class Model {
+  struct Shared;
+
  public:
   using Network = NetworkType;
   using BackendType = B;
@@ -75,7 +77,7 @@ class Model {
     B* operator->() const { return backend_.get(); }
 
    private:
-    std::shared_ptr<typename Model::Shared> shared_;
+    std::shared_ptr<Shared> shared_;
     std::unique_ptr<B> backend_;
   };
   Lease lease() const { return Lease(*this); }
