@@ -102,24 +102,26 @@ struct Problem {
   double flops() const { return 2.0 * static_cast<double>(rows * out * in); }
 };
 
-std::vector<float> activations(Index count) {
-  std::vector<float> a(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < a.size(); ++i) a[i] = 0.1F * static_cast<float>(static_cast<int>(i % 7) - 3);
+/// Aligned like the library's own activations: a vector's would straddle cache lines.
+float* activations(Arena& arena, Index count) {
+  float* a = arena.allocate<float>(count);
+  for (Index i = 0; i < count; ++i) a[i] = 0.1F * static_cast<float>(i % 7 - 3);
   return a;
 }
 
 template <class W>
 void forward(benchmark::State& state, Problem p, Index threads) {
-  const std::vector<float> x = activations(p.rows * p.in);
-  std::vector<float> y(static_cast<std::size_t>(p.rows * p.out));
+  Arena memory;
+  const float* x = activations(memory, p.rows * p.in);
+  float* y = activations(memory, p.rows * p.out);
   const Index size = p.out * p.in;
   const Index copies = std::max<Index>(1, rotation_bytes / (size * static_cast<Index>(sizeof(W))));
   const W* all = reinterpret_cast<const W*>(weights());
   Arena arena;
   Index turn = 0;
   for (auto _ : state) {
-    cpu::linear(pool(threads), arena, MatrixView<const float>(x.data(), p.rows, p.in), all + turn * size, p.out, p.in,
-                nullptr, MatrixView<float>(y.data(), p.rows, p.out));
+    cpu::linear(pool(threads), arena, MatrixView<const float>(x, p.rows, p.in), all + turn * size, p.out, p.in, nullptr,
+                MatrixView<float>(y, p.rows, p.out));
     turn = (turn + 1) % copies;
     benchmark::ClobberMemory();
   }
@@ -129,11 +131,12 @@ void forward(benchmark::State& state, Problem p, Index threads) {
 /// One token's projections of an mLSTM layer (D 768: q, k, v, ogate, igate, fgate), as single calls or as a group.
 template <class W>
 void projections(benchmark::State& state, bool grouped, Index threads) {
+  Arena memory;
   constexpr Index in = 768;
   constexpr Index outs[] = {384, 384, 768, 768, 6, 6};
   constexpr Index size = (384 + 384 + 768 + 768 + 6 + 6) * in;
-  const std::vector<float> x = activations(in);
-  std::vector<float> y(4096);
+  const float* x = activations(memory, in);
+  float* y = activations(memory, 4096);
   const W* all = reinterpret_cast<const W*>(weights());
   constexpr Index copies = rotation_bytes / (size * static_cast<Index>(sizeof(W)));
   Arena arena;
@@ -141,13 +144,13 @@ void projections(benchmark::State& state, bool grouped, Index threads) {
   for (auto _ : state) {
     cpu::LinearTask<W> tasks[6];
     const W* w = all + turn * size;
-    float* to = y.data();
+    float* to = y;
     for (int t = 0; t < 6; ++t) {
       tasks[t] = {w, outs[t], nullptr, MatrixView<float>(to, 1, outs[t])};
       w += outs[t] * in;
       to += outs[t];
     }
-    const MatrixView<const float> row(x.data(), 1, in);
+    const MatrixView<const float> row(x, 1, in);
     if (grouped) {
       cpu::linear_group(pool(threads), arena, row, in, std::span<const cpu::LinearTask<W>>(tasks));
     } else {
@@ -161,26 +164,28 @@ void projections(benchmark::State& state, bool grouped, Index threads) {
 
 template <class W>
 void backward_input(benchmark::State& state, Problem p, Index threads) {
-  const std::vector<float> dy = activations(p.rows * p.out);
-  std::vector<float> dx(static_cast<std::size_t>(p.rows * p.in));
+  Arena memory;
+  const float* dy = activations(memory, p.rows * p.out);
+  float* dx = activations(memory, p.rows * p.in);
   const W* weight = reinterpret_cast<const W*>(weights());
   Arena arena;
   for (auto _ : state) {
-    cpu::linear_backward_input(pool(threads), arena, MatrixView<const float>(dy.data(), p.rows, p.out), weight, p.out,
-                               p.in, MatrixView<float>(dx.data(), p.rows, p.in), false);
+    cpu::linear_backward_input(pool(threads), arena, MatrixView<const float>(dy, p.rows, p.out), weight, p.out, p.in,
+                               MatrixView<float>(dx, p.rows, p.in), false);
     benchmark::ClobberMemory();
   }
   rates(state, 0, p.flops());
 }
 
 void backward_weight(benchmark::State& state, Problem p, Index threads) {
-  const std::vector<float> dy = activations(p.rows * p.out);
-  const std::vector<float> x = activations(p.rows * p.in);
-  std::vector<float> dw(static_cast<std::size_t>(p.out * p.in));
+  Arena memory;
+  const float* dy = activations(memory, p.rows * p.out);
+  const float* x = activations(memory, p.rows * p.in);
+  float* dw = activations(memory, p.out * p.in);
   Arena arena;
   for (auto _ : state) {
-    cpu::linear_backward_weight(pool(threads), arena, MatrixView<const float>(dy.data(), p.rows, p.out),
-                                MatrixView<const float>(x.data(), p.rows, p.in), dw.data(), nullptr);
+    cpu::linear_backward_weight(pool(threads), arena, MatrixView<const float>(dy, p.rows, p.out),
+                                MatrixView<const float>(x, p.rows, p.in), dw, nullptr);
     benchmark::ClobberMemory();
   }
   rates(state, 0, p.flops());

@@ -22,7 +22,7 @@
 namespace xlstm::cpu {
 
 /// Up to so many rows the weights are streamed once past all rows; above, the product is blocked.
-inline constexpr Index few_rows = 24;
+inline constexpr Index few_rows = 32;
 
 /// One of several products of the same x: y (rows, out) = x Wᵀ + bias. `bias` is null or (out).
 template <class W>
