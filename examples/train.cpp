@@ -306,7 +306,7 @@ void write_file(const std::filesystem::path& path, const std::string& text) {
 int train(const Arguments& a, bool resume) {
   Task task{training::read_settings(a), training::read_model(a), nullptr, {}, resume};
   if (!a.has("tokenizer")) command_line::wrong_usage("--tokenizer is missing");
-  const std::string tokenizer_json = xlstm::io::read_text_file(a.text("tokenizer"), xlstm::Tokenizer::largest_file);
+  const std::string tokenizer_json = xlstm::io::read_text_file(a.text("tokenizer"), std::size_t{1} << 28);
   const auto tokenizer = xlstm::Tokenizer::parse(tokenizer_json, a.text("tokenizer"));
   task.tokenizer = &tokenizer;
   if (tokenizer.vocab_size() > task.model.model.vocab_size) {

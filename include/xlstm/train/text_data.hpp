@@ -30,11 +30,11 @@ enum class DocumentEnd {
 
 struct TextDataOptions {
   DocumentEnd document_end = DocumentEnd::end_of_text;
-  std::optional<Token> bos;  ///< in front of every document
-  std::optional<Token> eos;  ///< after every document
+  std::optional<Token> bos = {};  ///< in front of every document
+  std::optional<Token> eos = {};  ///< after every document
   Index shard_tokens = Index{1} << 25;
   /// Called every so often with the bytes done and those to do, and the tokens made.
-  std::function<void(std::size_t done, std::size_t total, Index tokens)> progress;
+  std::function<void(std::size_t done, std::size_t total, Index tokens)> progress = {};
 };
 
 /// Shards that are ready.
@@ -65,82 +65,63 @@ inline std::size_t piece_length(std::string_view text, std::size_t wanted) {
   return cut;
 }
 
-class TextDataWriter {
- public:
-  TextDataWriter(const Tokenizer& tokenizer, const TextDataOptions& options, Index vocab_size,
-                 const std::filesystem::path& directory, std::size_t total)
-      : tokenizer_(&tokenizer),
-        options_(&options),
-        writer_(directory, vocab_size, options.shard_tokens),
-        total_(total) {}
-
-  void text_file(std::string_view text) {
-    const std::string_view separator = options_->document_end == DocumentEnd::end_of_text  ? "<|endoftext|>"
-                                       : options_->document_end == DocumentEnd::blank_line ? "\n\n"
-                                                                                           : "";
-    while (!text.empty()) {
-      const std::size_t end = separator.empty() ? std::string_view::npos : text.find(separator);
-      document(text.substr(0, end));
-      if (end == std::string_view::npos) break;
-      text.remove_prefix(end + separator.size());
-      done_ += separator.size();
-    }
-  }
-
-  void json_lines(std::string_view text, const std::string& name) {
-    for (Index line = 1; !text.empty(); ++line) {
-      const std::size_t end = std::min(text.find('\n'), text.size());
-      const std::string_view content = text.substr(0, end);
-      if (content.find_first_not_of(" \t\r") != std::string_view::npos) {
-        const std::string where = name + ":" + std::to_string(line);
-        const nlohmann::json object = io::parse_json(content, where);
-        const nlohmann::json* value = object.is_object() ? io::find_key(object, "text") : nullptr;
-        if (value == nullptr) fail(where, ": ", io::json_kind(object), ", expected an object with the key \"text\"");
-        const std::size_t before = done_;
-        document(io::json_string(*value, where + ": \"text\""));
-        done_ = before;
-      }
-      done_ += end;
-      text.remove_prefix(std::min(end + 1, text.size()));
-    }
-  }
-
-  std::vector<std::string> finish() { return writer_.finish(); }
-  Index tokens() const { return writer_.tokens(); }
-  Index documents() const { return writer_.documents(); }
-
- private:
-  void document(std::string_view text) {
-    constexpr std::size_t piece = std::size_t{1} << 20;
-    const std::size_t first = text.find_first_not_of('\n');
-    if (first == std::string_view::npos) {
-      done_ += text.size();
-      return;
-    }
-    text.remove_prefix(first);
-    done_ += first;
-    writer_.begin_document();
-    if (options_->bos) writer_.append(std::span(&*options_->bos, 1));
-    while (!text.empty()) {
-      const std::size_t length = piece_length(text, piece);
-      writer_.append(tokenizer_->encode(text.substr(0, length)));
-      text.remove_prefix(length);
-      done_ += length;
-      if (options_->progress) options_->progress(done_, total_, writer_.tokens());
-    }
-    if (options_->eos) writer_.append(std::span(&*options_->eos, 1));
-  }
-
-  const Tokenizer* tokenizer_;
-  const TextDataOptions* options_;
-  TokenShardWriter writer_;
-  std::size_t total_;
-  std::size_t done_ = 0;
-};
-
 inline bool is_json_lines(const std::filesystem::path& file) {
   return file.extension() == ".jsonl" || file.extension() == ".ndjson";
 }
+
+}  // namespace detail
+
+/// Calls use(text, begins) for the documents of a file in order, in pieces of about a megabyte: `begins` is true for a
+/// document's first piece. Files ending in .jsonl or .ndjson are JSON lines, objects with a "text"; all others are
+/// text. A document's line ends at its beginning are dropped, and so are documents without anything else. Throws Error
+/// naming file and line for what cannot be read. `at`, if given, is where in the file the piece in hand ends.
+template <class Use>
+void for_each_document(const std::filesystem::path& file, DocumentEnd document_end, Use&& use,
+                       std::size_t* at = nullptr) {
+  const io::MappedFile mapped(file, io::AccessPattern::sequential);
+  const std::string_view all(reinterpret_cast<const char*>(mapped.data()), mapped.size());
+  std::size_t ignored = 0;
+  std::size_t& done = at != nullptr ? *at : ignored;
+  const auto document = [&](std::string_view text, std::size_t begin, bool in_file) {
+    constexpr std::size_t piece = std::size_t{1} << 20;
+    const std::size_t first = text.find_first_not_of('\n');
+    if (first == std::string_view::npos) return;
+    std::size_t used = first;
+    for (bool begins = true; used < text.size(); begins = false) {
+      const std::size_t length = detail::piece_length(text.substr(used), piece);
+      done = in_file ? begin + used + length : begin;
+      use(text.substr(used, length), begins);
+      used += length;
+    }
+  };
+  if (detail::is_json_lines(file)) {
+    Index line = 1;
+    for (std::size_t begin = 0; begin < all.size(); ++line) {
+      const std::size_t end = std::min(all.find('\n', begin), all.size());
+      const std::string_view content = all.substr(begin, end - begin);
+      begin = end + 1;
+      if (content.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+      const std::string where = mapped.name() + ":" + std::to_string(line);
+      const nlohmann::json object = io::parse_json(content, where);
+      const nlohmann::json* text = object.is_object() ? io::find_key(object, "text") : nullptr;
+      if (text == nullptr) fail(where, ": ", io::json_kind(object), ", expected an object with the key \"text\"");
+      document(io::json_string(*text, where + ": \"text\""), end, false);
+    }
+    return;
+  }
+  const std::string_view separator = document_end == DocumentEnd::end_of_text  ? "<|endoftext|>"
+                                     : document_end == DocumentEnd::blank_line ? "\n\n"
+                                                                               : "";
+  for (std::size_t begin = 0; begin < all.size();) {
+    const std::size_t found = separator.empty() ? std::string_view::npos : all.find(separator, begin);
+    const std::size_t end = std::min(found, all.size());
+    document(all.substr(begin, end - begin), begin, true);
+    begin = end + separator.size();
+    if (found == std::string_view::npos) break;
+  }
+}
+
+namespace detail {
 
 inline std::string hexadecimal(std::uint64_t value) {
   std::string text(16, '0');
@@ -216,11 +197,29 @@ inline PreparedData prepare_text_data(const std::vector<std::filesystem::path>& 
 
   std::size_t total = 0;
   for (const auto& file : files) total += io::open_regular_file(file).size;
-  detail::TextDataWriter writer(tokenizer, options, vocab_size, directory, total);
+  TokenShardWriter writer(directory, vocab_size, options.shard_tokens);
+  const auto append = [&](const std::optional<Token>& token) {
+    if (token) writer.append(std::span(&*token, 1));
+  };
+  std::size_t before = 0;
   for (const auto& file : files) {
-    const io::MappedFile mapped(file, io::AccessPattern::sequential);
-    const std::string_view text(reinterpret_cast<const char*>(mapped.data()), mapped.size());
-    detail::is_json_lines(file) ? writer.json_lines(text, mapped.name()) : writer.text_file(text);
+    std::size_t at = 0;
+    bool open = false;
+    for_each_document(
+        file, options.document_end,
+        [&](std::string_view text, bool begins) {
+          if (begins) {
+            if (open) append(options.eos);
+            writer.begin_document();
+            append(options.bos);
+            open = true;
+          }
+          writer.append(tokenizer.encode(text));
+          if (options.progress) options.progress(before + at, total, writer.tokens());
+        },
+        &at);
+    if (open) append(options.eos);
+    before += io::open_regular_file(file).size;
   }
   const std::vector<std::string> names = writer.finish();
   PreparedData data{{}, writer.tokens(), writer.documents(), fingerprint, true};
