@@ -68,7 +68,8 @@ xlstm::GenerationOptions read_options(const Arguments& arguments, const xlstm::T
   options.sampling.min_p = arguments.number<double>("min-p", 0, 0.0, 1.0);
   options.sampling.repetition_penalty = arguments.number<double>("repetition-penalty", 1, 0.0);
   options.sampling.seed = arguments.number<std::uint64_t>("seed", 0);
-  if (tokens.eos) options.stop_tokens = {*tokens.eos};
+  options.stop_tokens = tokens.more_eos;
+  if (tokens.eos) options.stop_tokens.push_back(*tokens.eos);
   return options;
 }
 

@@ -78,6 +78,15 @@ TEST_CASE("the own keys choose the cell", "[io][config]") {
   CHECK_THAT(config_error(with("weight_mode", "shared")), EndsWith("expected \"single\" or \"fused\""));
 }
 
+TEST_CASE("there may be several eos tokens, and they are written as they were read", "[io][config]") {
+  const TokenIds tokens = parse_checkpoint_config(with("eos_token_id", {7, 9, 8}).dump(), "c").tokens;
+  CHECK(tokens.eos == Token{7});
+  CHECK(tokens.more_eos == std::vector<Token>{9, 8});
+  CHECK(parse_checkpoint_config(to_json(presets::xlstm_100m, DType::f32, tokens), "c").tokens == tokens);
+  CHECK(config_error(with("eos_token_id", {7, 100})) ==
+        "c: eos_token_id is the number 100, expected an integer from 0 to 99");
+}
+
 TEST_CASE("special tokens may be missing, null, -1 or a list of one, and lie in the vocabulary", "[io][config]") {
   const auto tokens = [](const nlohmann::json& json) { return parse_checkpoint_config(json.dump(), "c").tokens; };
   CHECK(tokens(smallest) == TokenIds{});
@@ -87,7 +96,8 @@ TEST_CASE("special tokens may be missing, null, -1 or a list of one, and lie in 
   CHECK_FALSE(tokens(with("pad_token_id", -1)).pad.has_value());
   CHECK(config_error(with("bos_token_id", 100)) ==
         "c: bos_token_id is the number 100, expected an integer from -1 to 99");
-  CHECK_THAT(config_error(with("eos_token_id", {1, 2})), Contains("eos_token_id is an array"));
+  CHECK_THAT(config_error(with("bos_token_id", {1, 2})), Contains("bos_token_id is an array"));
+  CHECK_THAT(config_error(with("eos_token_id", nlohmann::json::array())), Contains("eos_token_id is an array"));
 }
 
 TEST_CASE("values that make no model are errors that name key, found and expected", "[io][config]") {

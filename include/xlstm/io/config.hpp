@@ -30,6 +30,7 @@ struct TokenIds {
   std::optional<Token> bos;
   std::optional<Token> eos;
   std::optional<Token> pad;
+  std::vector<Token> more_eos = {};  ///< where eos_token_id is a list: those after the first
 
   friend bool operator==(const TokenIds&, const TokenIds&) = default;
 };
@@ -128,6 +129,19 @@ class ConfigReader {
     if (id < 0) return std::nullopt;
     return static_cast<Token>(id);
   }
+  /// The same for a key that may hold a list of tokens.
+  std::vector<Token> token_list(const std::string& key, Index vocab_size) const {
+    const nlohmann::json* value = find(key);
+    std::vector<Token> tokens;
+    if (value != nullptr && value->is_array() && value->size() > 1) {
+      for (const nlohmann::json& id : *value) {
+        tokens.push_back(static_cast<Token>(json_integer(id, where(key), 0, vocab_size - 1)));
+      }
+    } else if (const auto one = token(key, vocab_size)) {
+      tokens.push_back(*one);
+    }
+    return tokens;
+  }
 
  private:
   const nlohmann::json* object_;
@@ -170,7 +184,11 @@ inline CheckpointConfig config_from_object(const nlohmann::json& object, std::st
   model.normalizer = static_cast<Normalizer>(reader.choice("normalizer", "max_abs", "none"));
   config.weight_mode = static_cast<WeightMode>(reader.choice("weight_mode", "single", "fused"));
   config.tokens.bos = reader.token("bos_token_id", model.vocab_size);
-  config.tokens.eos = reader.token("eos_token_id", model.vocab_size);
+  const std::vector<Token> eos = reader.token_list("eos_token_id", model.vocab_size);
+  if (!eos.empty()) {
+    config.tokens.eos = eos.front();
+    config.tokens.more_eos.assign(eos.begin() + 1, eos.end());
+  }
   config.tokens.pad = reader.token("pad_token_id", model.vocab_size);
 
   check_width(reader, "qk_dim_factor", model.qk_dim_factor, model.embedding_dim);
@@ -287,6 +305,10 @@ inline std::string to_json(const ModelConfig& config, DType dtype, const TokenId
       {"eos_token_id", id(tokens.eos)},
       {"pad_token_id", id(tokens.pad)},
   };
+  for (const Token more : tokens.more_eos) {
+    if (!json["eos_token_id"].is_array()) json["eos_token_id"] = nlohmann::json::array({*tokens.eos});
+    json["eos_token_id"].push_back(more);
+  }
   if (config.input_gate == InputGate::sigmoid) json["input_gate"] = "sigmoid";
   if (config.normalizer == Normalizer::none) json["normalizer"] = "none";
   return json.dump(2) + "\n";
