@@ -101,9 +101,7 @@ void check() {
   for_each_parameter<N>(fast.gradients().parameters, [&](std::string_view name, auto& handle, Initialization) {
     testing::TensorDifference d{std::string(name)};
     for (Index i = 0; i < handle.count; ++i) {
-      const double expected = gradients[next][static_cast<std::size_t>(i)];
-      d.difference = std::max(d.difference, std::abs(static_cast<double>(handle.data()[i]) - expected));
-      d.largest = std::max(d.largest, std::abs(expected));
+      d.compare(static_cast<double>(handle.data()[i]), gradients[next][static_cast<std::size_t>(i)]);
     }
     ++next;
     rounding.add(d);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,8 +23,15 @@ struct TensorDifference {
   double difference = 0;  ///< largest absolute difference
   double largest = 0;     ///< largest absolute expected value
   double floor = 0;       ///< of the scale: a thousandth of the largest value of all tensors of the check
+  /// Takes one more pair of values in. A pair that has no difference, such as one with a NaN, is infinitely far apart.
+  void compare(double found, double expected) {
+    const double distance = std::abs(found - expected);
+    difference = std::isnan(distance) ? std::numeric_limits<double>::infinity() : std::max(difference, distance);
+    largest = std::max(largest, std::abs(expected));
+  }
   /// A gradient that is zero, such as the forget gate's at a first token, is measured by the floor.
   double relative() const {
+    if (std::isinf(difference)) return difference;
     const double scale = std::max(largest, floor);
     return scale > 0 ? difference / scale : difference;
   }
@@ -72,8 +80,7 @@ TensorDifference compare_with_differences(std::string name, std::span<double> va
     };
     const double numeric = (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
     x = middle;
-    result.difference = std::max(result.difference, std::abs(numeric - gradient[static_cast<std::size_t>(i)]));
-    result.largest = std::max(result.largest, std::abs(numeric));
+    result.compare(gradient[static_cast<std::size_t>(i)], numeric);
   }
   return result;
 }
@@ -212,10 +219,7 @@ Differences compare_with_reference(const GradientCheckOptions& options = {}) {
   Differences result;
   const auto compare = [&](std::string name, const auto* found, const double* expected, Index count) {
     TensorDifference d{std::move(name), 0, 0, 0};
-    for (Index i = 0; i < count; ++i) {
-      d.difference = std::max(d.difference, std::abs(static_cast<double>(found[i]) - expected[i]));
-      d.largest = std::max(d.largest, std::abs(expected[i]));
-    }
+    for (Index i = 0; i < count; ++i) d.compare(static_cast<double>(found[i]), expected[i]);
     result.add(std::move(d));
   };
   compare("y", ours.y.data(), theirs.y.data(), static_cast<Index>(ours.y.size()));
