@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // xLSTM language models in C++: compose them at compile time, load published checkpoints, generate, train.
-// This header is everything of the CMake targets that a program links: xlstm::core, and what xlstm::io and xlstm::text
-// add (they define the macros below).
+// This header is what composing, loading and generating need of the CMake targets that a program links: xlstm::core,
+// and what xlstm::io and xlstm::text add (they define the macros below). Training (xlstm/train) and checks of one's own
+// modules and kernels (xlstm/testing) are included by themselves.
 #pragma once
 
 #include "xlstm/cell/gates.hpp"

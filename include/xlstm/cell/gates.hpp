@@ -29,7 +29,8 @@ T sigmoid(T x) {
 
 /// i = exp(ĩ), unbounded, hence stabilised by m (xLSTM 7B, Eq. 5–7).
 struct ExponentialInputGate {
-  /// Whether the running maximum m is needed; without it m stays 0.
+  /// Whether the running maximum m is needed. Without it m stays 0, and log_gate must never be positive: kernels take
+  /// exponentials of what cannot be.
   static constexpr bool stabilized = true;
   template <class T>
   static T log_gate(T preactivation) {

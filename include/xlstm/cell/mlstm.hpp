@@ -23,8 +23,10 @@ struct MLSTMPolicy {
   using InputGate = ExponentialInputGate;
   using GateCap = SoftCap<15.0>;  ///< on both gates' pre-activations
   using Normalizer = MaxAbsNormalizer;
-  static constexpr double eps = 1e-6;      ///< added to the denominator
-  static constexpr Index chunk_size = 64;  ///< of the chunkwise form, where Run::chunk_size doesn't say
+  static constexpr double eps = 1e-6;  ///< added to the denominator
+  /// Of the chunkwise form, where Run::chunk_size doesn't say; a hint, as a backend may know what is better on its
+  /// machine (cpu/mlstm_tuning.hpp).
+  static constexpr Index chunk_size = 64;
   /// false drops the gradient through the denominator, as TFLA's kernels do: exact only before a scale-invariant norm.
   static constexpr bool denominator_gradient = true;
 };
