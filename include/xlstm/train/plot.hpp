@@ -69,15 +69,13 @@ inline std::string plot_script(const std::vector<MetricsLine>& lines, const std:
   return out.str();
 }
 
-/// Draws the plot to `svg`; the gnuplot program stays beside it as SVG's name with .gnuplot. Empty if that worked,
-/// otherwise a warning that says why not: a missing gnuplot is no reason to end a run.
-inline std::string draw_plot(const std::vector<MetricsLine>& lines, const std::filesystem::path& svg,
-                             std::string_view title) {
-  if (lines.empty()) return "no plot: there are no metrics yet";
+/// Lets gnuplot run `script`, which draws to `svg`; the script stays beside it as SVG's name with .gnuplot. Empty if
+/// that worked, otherwise a warning that says why not: a missing gnuplot is no reason to end a run.
+inline std::string run_gnuplot(const std::string& text, const std::filesystem::path& svg) {
   std::filesystem::path script = svg;
   script.replace_extension(".gnuplot");
   io::AtomicFile file(script);
-  file.write(plot_script(lines, svg, title));
+  file.write(text);
   file.commit();
 
   posix_spawn_file_actions_t actions;
@@ -96,6 +94,13 @@ inline std::string draw_plot(const std::vector<MetricsLine>& lines, const std::f
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
   return "no plot: gnuplot failed on " + io::printable(script.native());
+}
+
+/// Draws the metrics to `svg`. Empty if that worked, otherwise a warning.
+inline std::string draw_plot(const std::vector<MetricsLine>& lines, const std::filesystem::path& svg,
+                             std::string_view title) {
+  if (lines.empty()) return "no plot: there are no metrics yet";
+  return run_gnuplot(plot_script(lines, svg, title), svg);
 }
 
 }  // namespace xlstm
