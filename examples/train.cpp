@@ -142,10 +142,10 @@ class Run {
     }
     if (step() < settings_.steps) return 0;
     nlohmann::json end;
-    if (validation_) validate(end);
-    say("done: ", settings_.out.native(), " is a checkpoint",
-        trainer_.counters().skipped > 0 ? "; steps skipped: " : "",
-        trainer_.counters().skipped > 0 ? std::to_string(trainer_.counters().skipped) : "");
+    if (validation_ && steps_here_ == 0) validate(end);
+    const Index skipped = trainer_.counters().skipped;
+    say("done: ", settings_.out.native(), " is a checkpoint", skipped > 0 ? "; steps skipped: " : "",
+        skipped > 0 ? std::to_string(skipped) : "");
     return 0;
   }
 

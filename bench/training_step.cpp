@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// A training step (forward, loss, backward, clipping, AdamW) of two models, and the most memory that it took:
+//     build/bench/training_step [small|160M] [--steps N] [--threads N]
+// The published PyTorch code on the same machine, in turns: bench/peers/training_step.py.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+
+#include "xlstm/cpu/backend.hpp"
+#include "xlstm/model/architecture.hpp"
+#include "xlstm/model/presets.hpp"
+#include "xlstm/train/trainer.hpp"
+
+namespace {
+
+constexpr xlstm::ModelConfig small{.vocab_size = 256, .embedding_dim = 256, .num_blocks = 6, .num_heads = 4};
+
+template <xlstm::ModelConfig config>
+void measure(const char* name, xlstm::Index sequences, xlstm::Index length, int steps, int threads) {
+  using B = xlstm::cpu::Backend<float>;
+  xlstm::Trainer<xlstm::Network<config>, B> trainer(1, {}, std::make_shared<B::Resources>(B::Options{threads}));
+  xlstm::BatchBuffer batch(sequences, length);
+  xlstm::Random random(2);
+  for (xlstm::Index b = 0; b < sequences; ++b) {
+    for (auto& token : batch.tokens(b)) token = static_cast<xlstm::Token>(random.below(config.vocab_size));
+    for (auto& target : batch.targets(b)) target = static_cast<xlstm::Token>(random.below(config.vocab_size));
+  }
+  double best = 1e30;
+  for (int step = 0; step <= steps; ++step) {
+    const auto start = std::chrono::steady_clock::now();
+    trainer.train_step(batch.view(), 1e-4);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (step > 0) best = std::min(best, seconds);  // the first one allocates
+  }
+  struct ::rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  std::printf("{\"model\": \"%s\", \"seconds\": %.4f, \"peak_gb\": %.3f}\n", name, best,
+              static_cast<double>(usage.ru_maxrss) * 1024 / 1e9);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string_view model = "small";
+  int steps = 5;
+  int threads = 0;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--steps" && i + 1 < argc) {
+      steps = std::atoi(argv[++i]);
+    } else if (argument == "--threads" && i + 1 < argc) {
+      threads = std::atoi(argv[++i]);
+    } else {
+      model = argument;
+    }
+  }
+  if (model == "small") {
+    measure<small>("small", 8, 256, steps, threads);
+  } else if (model == "160M") {
+    measure<xlstm::presets::xlstm_160m>("160M", 1, 512, steps, threads);
+  } else {
+    std::fprintf(stderr, "usage: training_step [small|160M] [--steps N] [--threads N]\n");
+    return 2;
+  }
+  return 0;
+}
