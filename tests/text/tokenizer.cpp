@@ -86,6 +86,8 @@ TEST_CASE("tokens have numbers, spellings and bytes") {
   CHECK_FALSE(tokenizer.contains(-1));
   CHECK_THROWS_WITH(tokenizer.bytes_of(511), Contains("token 511") && Contains("0 to 510"));
   CHECK_THROWS_AS(tokenizer.decode(std::vector<Token>{-1}), xlstm::Error);
+  CHECK(tokenizer.decode(*the) == " st");
+  CHECK_THROWS_WITH(tokenizer.decode(Token{511}), Contains("token 511"));
 }
 
 TEST_CASE("any bytes come back, as long as they are in normal form") {

@@ -77,6 +77,9 @@ class Tokenizer {
     for (const Token token : tokens) text.append(bytes_of(token));
     return text;
   }
+  /// The bytes of one token. For text that is shown while it arrives see StreamDecoder: a token may end in the middle
+  /// of a character.
+  std::string decode(Token token) const { return std::string(bytes_of(token)); }
 
   /// The largest token's number and one.
   Index vocab_size() const { return static_cast<Index>(bytes_.size()); }
