@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/generate/session.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include "catch.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/generate/generation.hpp"
 #include "xlstm/generate/session_file.hpp"
+#include "xlstm/reference/backend.hpp"
 
 using namespace xlstm;
 
@@ -39,8 +43,12 @@ std::vector<Token> random_tokens(Index count, std::uint64_t seed) {
 }
 
 double distance(std::span<const float> a, std::span<const float> b) {
+  REQUIRE(a.size() == b.size());
   double largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, static_cast<double>(std::abs(a[i] - b[i])));
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    REQUIRE(std::isfinite(a[i]));
+    largest = std::max(largest, static_cast<double>(std::abs(a[i] - b[i])));
+  }
   return largest;
 }
 
@@ -53,6 +61,19 @@ std::vector<Token> continuation(Session<M>& session, Index count, double tempera
 
 // Logits are of order 1; different cuts order fp32 sums differently.
 constexpr double tolerance = 1e-4;
+
+/// Throws at the norm that comes after `fail_after` others; below 0: never.
+int fail_after = -1;
+struct Failing : cpu::Backend<float> {
+  using Base = cpu::Backend<float>;
+  using Base::Base;
+  template <Index D, Index N>
+  void rms_norm(MatrixView<const float, D> x, const VectorParameter<float, D>& weight,
+                const VectorParameter<float, N>& bias, double eps, MatrixView<float, D> y, float* scale) {
+    if (fail_after >= 0 && fail_after-- == 0) throw std::runtime_error("on purpose");
+    Base::rms_norm(x, weight, bias, eps, y, scale);
+  }
+};
 
 struct TemporaryFile {
   std::filesystem::path path =
@@ -153,6 +174,77 @@ TEST_CASE("tokens outside the vocabulary are refused and change nothing") {
   CHECK_THROWS_WITH(session.step(-1), Contains("token -1"));
   CHECK(session.position() == 5);
   CHECK(distance(session.logits(), before) == 0);
+}
+
+TEST_CASE("an exception in the middle of the computation leaves a fresh session, never half a state") {
+  using F = LanguageModel<config, Failing>;
+  const F failing = F::initialized(1);
+  auto a = failing.session();
+  auto b = failing.session();
+  a.prefill(random_tokens(5, 1));
+  b.prefill(random_tokens(6, 1));
+  const auto is_fresh = [](const Session<F>& s) {
+    return s.position() == 0 && !s.owed() && std::count(s.state().begin(), s.state().end(), 0.0F) == F::state_size;
+  };
+  std::vector<Session<F>*> both{&a, &b};
+  const std::vector<Token> two{1, 2};
+  fail_after = 3;  // the first block is through
+  CHECK_THROWS_WITH(Session<F>::step(both, two), "on purpose");
+  CHECK((is_fresh(a) && is_fresh(b)));
+
+  fail_after = -1;
+  a.prefill(random_tokens(5, 1));
+  a.owe(3);
+  fail_after = 3;
+  CHECK_THROWS_WITH(a.logits(), "on purpose");
+  CHECK(is_fresh(a));
+  fail_after = 5 * 2 + 3;  // the third slice
+  CHECK_THROWS_WITH(a.prefill(random_tokens(20, 1), {.slice = 8}), "on purpose");
+  CHECK(is_fresh(a));
+  fail_after = -1;
+}
+
+TEST_CASE("a backend that computes in double generates too") {
+  using D = LanguageModel<config, reference::Backend<double>>;
+  const D precise = D::initialized(1);
+  auto session = precise.session();
+  auto stepwise = session;
+  const auto prompt = random_tokens(4, 1);
+  std::vector<Token> made;
+  for (const Token t : session.generate(prompt, {.max_tokens = 5})) made.push_back(t);
+  std::vector<Token> likeliest;
+  stepwise.prefill(prompt);
+  for (int i = 0; i < 5; ++i) {
+    const auto logits = stepwise.logits();
+    likeliest.push_back(static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    stepwise.step(likeliest.back());
+  }
+  CHECK(made == likeliest);
+}
+
+template <class S>
+concept Generates = requires(S&& session, std::vector<Token> prompt) {
+  std::forward<S>(session).generate(prompt);
+};
+
+TEST_CASE("a session that would be gone before its tokens does not compile") {
+  CHECK(Generates<Session<M>&>);
+  CHECK_FALSE(Generates<Session<M>>);
+}
+
+TEST_CASE("fp32 weights that came from bf16 are told apart by their fingerprint") {
+  // Sizes of which a sample every count/64 bytes would always hit the byte that is zero.
+  using Even = LanguageModel<ModelConfig{.vocab_size = 64, .embedding_dim = 64, .num_blocks = 1, .num_heads = 2}>;
+  const auto rounded = [](std::uint64_t seed) {
+    auto weights = allocate_weights<Even::Network, Even::BackendType>();
+    initialize(weights, seed);
+    for_each_parameter<Even::Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
+      for (Index i = 0; i < handle.count; ++i) handle.data()[i] = bf16(handle.data()[i]);
+    });
+    return Even(std::move(weights)).fingerprint();
+  };
+  CHECK(rounded(1) == rounded(1));
+  CHECK(rounded(1) != rounded(2));
 }
 
 TEST_CASE("stop tokens, limits, cancellation, empty prompts") {

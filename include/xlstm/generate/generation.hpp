@@ -3,8 +3,12 @@
 // request to stop.
 #pragma once
 
+#include <algorithm>
 #include <iterator>
+#include <span>
 #include <stop_token>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "xlstm/generate/sampler.hpp"
@@ -79,10 +83,21 @@ class Generation {
     context_.push_back(token);
   }
 
+  // The sampler's logits are fp32; a backend may compute in another type.
+  std::span<const float> in_float(std::span<const typename SessionType::Arithmetic> logits) {
+    if constexpr (std::is_same_v<typename SessionType::Arithmetic, float>) {
+      return logits;
+    } else {
+      rounded_.resize(logits.size());
+      std::transform(logits.begin(), logits.end(), rounded_.begin(), [](auto x) { return static_cast<float>(x); });
+      return rounded_;
+    }
+  }
+
   void advance() {
     done_ = count_ >= options_.max_tokens || options_.cancel.stop_requested();
     if (done_) return;
-    token_ = sampler_.sample(session_->logits(), context_);
+    token_ = sampler_.sample(in_float(session_->logits()), context_);
     if (std::find(options_.stop_tokens.begin(), options_.stop_tokens.end(), token_) != options_.stop_tokens.end()) {
       done_ = true;
       return;
@@ -97,14 +112,19 @@ class Generation {
   Sampler sampler_;
   std::vector<bool> seen_;
   std::vector<Token> context_;
+  std::vector<float> rounded_;
   Token token_ = 0;
   Index count_ = 0;
   bool done_ = false;
 };
 
 template <class Model>
-Generation<Session<Model>> Session<Model>::generate(std::span<const Token> prompt, const GenerationOptions& options) {
+Generation<Session<Model>> Session<Model>::generate(std::span<const Token> prompt, const GenerationOptions& options) & {
   return Generation<Session>(*this, prompt, options);
+}
+template <class Model>
+Generation<Session<Model>> Session<Model>::generate(std::span<const Token> prompt) & {
+  return Generation<Session>(*this, prompt, {});
 }
 
 /// The same with a callback: use(token) for every token; a callback that returns false ends the generation.

@@ -16,8 +16,8 @@
 
 namespace xlstm {
 
-/// How a prompt is read: which form of the cell, its chunk size (0: the model's), and how many tokens at a time, which
-/// bounds the memory that reading needs. None of them changes the result beyond rounding.
+/// How a prompt is read: which form of the cell, its chunk size (0: the backend's choice), and how many tokens at a
+/// time, which bounds the memory that reading needs. None of them changes the result beyond rounding.
 struct PrefillOptions {
   Form form = Form::chunkwise;
   Index chunk_size = 0;
@@ -58,12 +58,17 @@ class Session {
   }
 
   /// Takes in a prompt, or a further piece of one, of any length, in memory that does not depend on it.
-  /// Error if a token is outside the vocabulary; then nothing has changed.
+  /// Error if a token is outside the vocabulary; then nothing has changed. What else is thrown while it computes
+  /// (memory that is short, a backend or module of one's own) leaves the session as reset() does: a state of which some
+  /// blocks have moved on and some have not would give text that nobody could tell from right.
   void prefill(std::span<const Token> tokens, const PrefillOptions& options = {}) {
     check(tokens);
     if (options.slice < 1) fail("prefill: slice is ", options.slice, ", expected at least 1");
     if (options.chunk_size < 0) fail("prefill: chunk_size is ", options.chunk_size, ", expected at least 1 or 0");
     settle();
+    if (tokens.empty()) return;
+    Session* const self = this;
+    ResetUnlessDone guard{{&self, 1}};
     const auto lease = model_.lease();
     const auto total = static_cast<Index>(tokens.size());
     for (Index done = 0; done < total; done += options.slice) {
@@ -76,6 +81,7 @@ class Session {
                  rows, [&](Index, auto logits) { std::copy_n(logits.row(0), Model::vocab_size, logits_.data()); });
       position_ += n;
     }
+    guard.sessions = {};
   }
 
   /// Takes in one token and returns the logits of the next. Error if it is outside the vocabulary.
@@ -86,7 +92,8 @@ class Session {
 
   /// One token for each of several sessions of the same model, in one pass over the weights; positions may differ.
   /// Afterwards sessions[i]->logits() are what step(tokens[i]) gives, within rounding.
-  /// Error if the sessions are not distinct sessions of one model, or a token is outside the vocabulary.
+  /// Error if the sessions are not distinct sessions of one model, or a token is outside the vocabulary. What else is
+  /// thrown while it computes leaves all of them as reset() does (see prefill).
   static void step(std::span<Session* const> sessions, std::span<const Token> tokens) {
     if (sessions.size() != tokens.size()) {
       fail("batched step: ", sessions.size(), " sessions and ", tokens.size(), " tokens, expected one token each");
@@ -105,6 +112,7 @@ class Session {
     if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
       fail("batched step: the same session is given twice");
     }
+    ResetUnlessDone guard{sessions};
     const auto lease = sessions[0]->model_.lease();
     const Run run{.sequences = static_cast<Index>(sessions.size()), .length = 1, .form = Form::recurrent};
     sessions[0]->model_.run(*lease, run, tokens, {slots.data(), 0}, Model::Rows::last, [&](Index first, auto logits) {
@@ -114,6 +122,7 @@ class Session {
       }
     });
     for (Session* s : sessions) ++s->position_;
+    guard.sessions = {};
   }
 
   /// Says that `token` comes next, without computing yet: it is taken in when the session next needs its logits.
@@ -135,11 +144,22 @@ class Session {
 
   /// Tokens that continue the prompt, one by one as they are made (generate/generation.hpp):
   /// `for (Token t : session.generate(prompt, {.max_tokens = 100})) …`
-  Generation<Session> generate(std::span<const Token> prompt, const GenerationOptions& options);
+  /// The session must outlive the tokens, so a temporary one cannot generate.
+  Generation<Session> generate(std::span<const Token> prompt, const GenerationOptions& options) &;
+  Generation<Session> generate(std::span<const Token> prompt) &;
+  void generate(std::span<const Token> prompt, const GenerationOptions& options) && = delete;
+  void generate(std::span<const Token> prompt) && = delete;
 
  private:
   template <class S>
   friend class SessionFile;
+
+  struct ResetUnlessDone {
+    std::span<Session* const> sessions;
+    ~ResetUnlessDone() {
+      for (Session* s : sessions) s->reset();
+    }
+  };
 
   static void check(std::span<const Token> tokens) {
     for (std::size_t i = 0; i < tokens.size(); ++i) {

@@ -2,7 +2,7 @@
 // A session in a file, to be resumed by another process. Little-endian:
 //     "XLSTMSES"  u32 version (1)  u32 bytes of a state value  u64 fingerprint of the weights
 //     u64 state_size  u64 vocab_size  u64 position  i64 owed token, or −1
-//     state values   logits (f32)   u64 CRC-64/XZ of all before
+//     state values   logits, both in the backend's types   u64 CRC-64/XZ of all before
 // Written atomically; refused for another model, another version, and when damaged.
 #pragma once
 

@@ -3,10 +3,16 @@
 // What changes is private to a session (generate/session.hpp).
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "xlstm/cpu/backend.hpp"
@@ -154,13 +160,18 @@ class Model {
   };
 
   std::uint64_t compute_fingerprint() const {
-    constexpr Index samples = 64;
+    // Words that hold whole elements: fp32 weights that came from bf16 all have the same lower bytes.
+    constexpr Index samples = 64, word = 8;
     std::uint64_t hash = 0;
     for_each_parameter<Network>(parameters(), [&](std::string_view name, const auto& handle, Initialization) {
       for (const char c : name) hash = splitmix64(hash) ^ static_cast<unsigned char>(c);
-      const auto* bytes = reinterpret_cast<const unsigned char*>(handle.data());
-      const Index step = std::max<Index>(1, handle.bytes / samples);
-      for (Index i = 0; i < handle.bytes; i += step) hash = splitmix64(hash) ^ bytes[i];
+      const auto* bytes = reinterpret_cast<const std::byte*>(handle.data());
+      const Index step = std::max(word, round_up(handle.bytes / samples, word));
+      for (Index i = 0; i < handle.bytes; i += step) {
+        std::uint64_t value = 0;
+        std::memcpy(&value, bytes + i, static_cast<std::size_t>(std::min(word, handle.bytes - i)));
+        hash = splitmix64(hash) ^ value;
+      }
     });
     return hash;
   }
