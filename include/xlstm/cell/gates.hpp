@@ -92,7 +92,8 @@ struct MaxAbsNormalizer {
   static constexpr bool active = true;
 };
 
-/// h̃ = Cᵀq̂ as it is (TFLA §3); n is kept in the state but not used.
+/// h̃ = Cᵀq̂ as it is (TFLA §3); n is kept in the state but not used. With a stabilised gate C is scaled by exp(−m),
+/// which only a scale-invariant norm behind the cell takes away again, in the output as in the gradient.
 struct NoNormalizer {
   static constexpr bool active = false;
 };
