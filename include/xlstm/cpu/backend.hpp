@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPU backend: weights stored as float, bf16 or f16, arithmetic and states in fp32, work shared among the threads
-// of a pool. An instance is an execution context (a workspace and the pool); it serves one caller at a time. Models
-// keep a few and lend them. Derive from it to replace a single operation: modules call the most derived one.
+// The CPU backend: weights stored as float, bf16, f16 or quantised (core/quantization.hpp), arithmetic and states in
+// fp32, work shared among the threads of a pool. An instance is an execution context (a workspace and the pool); it
+// serves one caller at a time. Models keep a few and lend them. Derive from it to replace a single operation: modules
+// call the most derived one.
 #pragma once
 
 #include <array>
@@ -15,14 +16,33 @@
 #include "xlstm/cpu/mlstm.hpp"
 #include "xlstm/cpu/mlstm_backward.hpp"
 #include "xlstm/cpu/norm.hpp"
+#include "xlstm/cpu/quantized_rows.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 #include "xlstm/cpu/training.hpp"
 #include "xlstm/nn/linear.hpp"
 #include "xlstm/nn/module.hpp"
+#include "xlstm/nn/quantized_weight.hpp"
 
 namespace xlstm::cpu {
 
-/// W is how weight matrices are stored: float, xlstm::bf16 or xlstm::f16.
+/// How weights are stored: projections, and those that need precision, the gates' and the embedding.
+template <class W>
+struct WeightStorage {
+  template <Index Out, Index In>
+  using Weight = DenseWeight<W, Out, In>;
+  template <Index Out, Index In>
+  using PreciseWeight = DenseWeight<W, Out, In>;
+};
+template <QuantizedFormat F>
+struct WeightStorage<F> {
+  template <Index Out, Index In>
+  using Weight = QuantizedWeight<F, Out, In>;
+  template <Index Out, Index In>
+  using PreciseWeight = DenseWeight<bf16, Out, In>;
+};
+
+/// W is how weight matrices are stored: float, xlstm::bf16, xlstm::f16; or, for inference, xlstm::int8 or xlstm::int4
+/// (gates and embedding are bf16 then).
 template <class W = float>
 class Backend {
  public:
@@ -30,9 +50,9 @@ class Backend {
   using State = float;
   using GradientBackend = Backend<float>;
   template <Index Out, Index In>
-  using Weight = DenseWeight<W, Out, In>;
+  using Weight = typename WeightStorage<W>::template Weight<Out, In>;
   template <Index Out, Index In>
-  using PreciseWeight = DenseWeight<W, Out, In>;
+  using PreciseWeight = typename WeightStorage<W>::template PreciseWeight<Out, In>;
   template <class Cell>
   using MLSTMSaved = cpu::MLSTMSaved<Cell>;
 
@@ -68,14 +88,18 @@ class Backend {
   void linear(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {
     static_assert(((Matrices::cols == In) && ...),
                   "xlstm: a weight matrix must have as many columns as its input has features");
-    const std::array<LinearTask<W>, sizeof...(terms)> tasks{
-        LinearTask<W>{terms.weight.data(), Matrices::rows, terms.bias, terms.y}...};
-    linear_group<W>(threads(), arena_, x, In, tasks);
+    const auto products = [&](const auto&... rows) {
+      const std::array tasks{WeightTask{AnyWeightRows(rows), Matrices::rows, terms.bias, terms.y}...};
+      linear_group(threads(), arena_, x, In, std::span<const WeightTask>(tasks));
+    };
+    products(weight_rows(terms.weight)...);
   }
   /// dx (+)= dy W.
   template <class Matrix>
   void linear_backward_input(MatrixView<const float, Matrix::rows> dy, const Matrix& weight,
                              MatrixView<float, Matrix::cols> dx, bool add) {
+    static_assert(!QuantizedHandle<Matrix>,
+                  "xlstm: quantised weights cannot be trained; train in float and quantise the result");
     cpu::linear_backward_input(threads(), arena_, dy, weight.data(), Matrix::rows, Matrix::cols, dx, add);
   }
   /// dW += dyᵀ x, dbias += Σ_r dy_r.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The linear layer y = x Wᵀ + bias and its backward on the CPU. Weights are row-major (out, in) in float, bf16 or f16,
-// used where they lie; arithmetic is fp32: dx = dy W, dW = dyᵀ x, dbias = Σ_rows dy.
+// The linear layer y = x Wᵀ + bias and its backward on the CPU. Weights are (out, in) in any format that WeightRows
+// reads (storage.hpp, quantized_rows.hpp), used where they lie; arithmetic is fp32: dx = dy W, dW = dyᵀ x, dbias =
+// Σ_rows dy.
 //
 // Results do not depend on the number of threads, bit for bit. A row's result does not depend on what the other rows
 // hold; it depends on how many there are only in the order of its additions: up to `few_rows` rows, and above, the sums
@@ -35,22 +36,64 @@ struct LinearTask {
 
 namespace detail {
 
+/// What the products need of a format, so that one group may hold weights of several.
+struct WeightKernels {
+  void (*row_products)(MatrixView<const float> x, const void* rows, Index first, Index last, const float* bias,
+                       MatrixView<float> y);
+  void (*pack)(const void* rows, Index k, Index depth, Index n, Index count, float* panels);
+};
 template <WeightRows Rows>
-struct RowProductTask {
-  Rows weight;
+inline constexpr WeightKernels weight_kernels = {
+    [](MatrixView<const float> x, const void* rows, Index first, Index last, const float* bias, MatrixView<float> y) {
+      cpu::row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y);
+    },
+    [](const void* rows, Index k, Index depth, Index n, Index count, float* panels) {
+      TransposedB<Rows>{*static_cast<const Rows*>(rows)}.pack(k, depth, n, count, panels);
+    }};
+
+}  // namespace detail
+
+/// Rows of weights of any format; refers to what it is made of.
+class AnyWeightRows {
+ public:
+  AnyWeightRows() = default;
+  template <WeightRows Rows>
+  explicit AnyWeightRows(const Rows& rows)
+      : rows_(&rows), kernels_(&detail::weight_kernels<Rows>), row_bytes_(rows.row_bytes()) {}
+
+  Index row_bytes() const { return row_bytes_; }
+  void row_products(MatrixView<const float> x, Index first, Index last, const float* bias, MatrixView<float> y) const {
+    kernels_->row_products(x, rows_, first, last, bias, y);
+  }
+  /// As the right-hand side of a blocked product (see detail::TransposedB).
+  void pack(Index k, Index depth, Index n, Index count, float* panels) const {
+    kernels_->pack(rows_, k, depth, n, count, panels);
+  }
+
+ private:
+  const void* rows_ = nullptr;
+  const detail::WeightKernels* kernels_ = nullptr;
+  Index row_bytes_ = 0;
+};
+
+/// One of several products of the same x, whatever the format of its weights: y (rows, out) = x Wᵀ + bias.
+struct WeightTask {
+  AnyWeightRows weight;  ///< (out, in)
   Index out;
-  const float* bias;
+  const float* bias;  ///< null or (out)
   MatrixView<float> y;
 };
 
+namespace detail {
+
 /// All tasks' rows of weights in one parallel region, in pieces of contiguous memory: 128 KiB each keep the memory
 /// busy; where that would be too few for the threads to share evenly, smaller ones.
-template <WeightRows Rows, Executor Exec>
-void row_product_group(Exec& exec, MatrixView<const float> x, std::span<const RowProductTask<Rows>> tasks) {
+template <Executor Exec>
+void row_product_group(Exec& exec, MatrixView<const float> x, std::span<const WeightTask> tasks) {
   Index bytes = 0;
   for (const auto& task : tasks) bytes += task.out * task.weight.row_bytes();
   const Index piece_bytes = std::clamp<Index>(bytes / (8 * exec.size()), Index{1} << 15, Index{1} << 17);
-  const auto piece_rows = [piece_bytes](const RowProductTask<Rows>& task) {
+  const auto piece_rows = [piece_bytes](const WeightTask& task) {
     return round_up(std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes())), 8);
   };
   Index pieces = 0;
@@ -60,7 +103,7 @@ void row_product_group(Exec& exec, MatrixView<const float> x, std::span<const Ro
       const Index rows = piece_rows(task);
       const Index count = ceil_div(task.out, rows);
       if (piece < count) {
-        row_products(x, task.weight, piece * rows, std::min(task.out, (piece + 1) * rows), task.bias, task.y);
+        task.weight.row_products(x, piece * rows, std::min(task.out, (piece + 1) * rows), task.bias, task.y);
         return;
       }
       piece -= count;
@@ -71,39 +114,53 @@ void row_product_group(Exec& exec, MatrixView<const float> x, std::span<const Ro
 }  // namespace detail
 
 /// y_t = x W_tᵀ + bias_t for every task, in one parallel region: x is (rows, in), W_t (out_t, in), y_t (rows, out_t).
-template <class W, Executor Exec>
-void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in, std::span<const LinearTask<W>> tasks) {
+template <Executor Exec>
+void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in, std::span<const WeightTask> tasks) {
   assert(x.cols() == in);
-  const ArenaScope scope(arena);
-  const auto count = static_cast<Index>(tasks.size());
   if (x.rows() == 0) return;
   if (x.rows() <= few_rows) {
-    using Task = detail::RowProductTask<PlainRows<W>>;
-    Task* const list = arena.allocate<Task>(count);
-    for (Index t = 0; t < count; ++t) {
-      const LinearTask<W>& task = tasks[static_cast<std::size_t>(t)];
-      list[t] = {{task.weight, in}, task.out, task.bias, task.y};
-    }
-    detail::row_product_group(exec, x, std::span<const Task>(list, tasks.size()));
-  } else {
-    using Task = ProductTask<detail::TransposedB<PlainRows<W>>>;
-    Task* const list = arena.allocate<Task>(count);
-    for (Index t = 0; t < count; ++t) {
-      const LinearTask<W>& task = tasks[static_cast<std::size_t>(t)];
-      list[t] = {{{task.weight, in}}, task.out, task.bias, task.y, false};
-    }
-    matrix_products(exec, arena, detail::RowsOfA{x.data(), x.stride()}, x.rows(), in,
-                    std::span<const Task>(list, tasks.size()));
+    detail::row_product_group(exec, x, tasks);
+    return;
   }
+  const ArenaScope scope(arena);
+  using Task = ProductTask<AnyWeightRows>;
+  Task* const list = arena.allocate<Task>(static_cast<Index>(tasks.size()));
+  for (std::size_t t = 0; t < tasks.size(); ++t) {
+    list[t] = {tasks[t].weight, tasks[t].out, tasks[t].bias, tasks[t].y, false};
+  }
+  matrix_products(exec, arena, detail::RowsOfA{x.data(), x.stride()}, x.rows(), in,
+                  std::span<const Task>(list, tasks.size()));
 }
 
-/// y = x Wᵀ + bias: x (rows, in), weight (out, in), bias null or (out), y (rows, out).
+/// The same for weights that are all row-major W.
+template <class W, Executor Exec>
+void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in, std::span<const LinearTask<W>> tasks) {
+  const ArenaScope scope(arena);
+  const auto count = static_cast<Index>(tasks.size());
+  PlainRows<W>* const rows = arena.allocate<PlainRows<W>>(count);
+  WeightTask* const list = arena.allocate<WeightTask>(count);
+  for (Index t = 0; t < count; ++t) {
+    const LinearTask<W>& task = tasks[static_cast<std::size_t>(t)];
+    rows[t] = {task.weight, in};
+    list[t] = {AnyWeightRows(rows[t]), task.out, task.bias, task.y};
+  }
+  linear_group(exec, arena, x, in, std::span<const WeightTask>(list, tasks.size()));
+}
+
+/// y = x Wᵀ + bias: x (rows, in), W (out, in) in any format, bias null or (out), y (rows, out).
+template <WeightRows Rows, Executor Exec>
+void linear(Exec& exec, Arena& arena, MatrixView<const float> x, const Rows& weight, Index out, Index in,
+            const float* bias, MatrixView<float> y) {
+  assert(y.rows() == x.rows() && y.cols() == out);
+  const WeightTask task{AnyWeightRows(weight), out, bias, y};
+  linear_group(exec, arena, x, in, std::span<const WeightTask>(&task, 1));
+}
+
+/// The same for row-major weights.
 template <class W, Executor Exec>
 void linear(Exec& exec, Arena& arena, MatrixView<const float> x, const W* weight, Index out, Index in,
             const float* bias, MatrixView<float> y) {
-  assert(y.rows() == x.rows() && y.cols() == out);
-  const LinearTask<W> task{weight, out, bias, y};
-  linear_group(exec, arena, x, in, std::span<const LinearTask<W>>(&task, 1));
+  linear(exec, arena, x, PlainRows<W>{weight, in}, out, in, bias, y);
 }
 
 /// dx = dy W, or dx += dy W if `add`: dy (rows, out), weight (out, in), dx (rows, in).

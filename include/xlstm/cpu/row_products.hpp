@@ -3,6 +3,9 @@
 // there, for all rows; both operands run along `in`, so nothing is packed or transposed.
 #pragma once
 
+#include <array>
+#include <utility>
+
 #include "xlstm/core/index.hpp"
 #include "xlstm/core/view.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -13,7 +16,8 @@ namespace xlstm::cpu {
 /// The measured choices: how many rows of x and of W one tile of accumulators holds, and how far ahead to ask for
 /// weights. An accumulator is one vector whose lanes are added at the end: the tile's shape changes no bit of a result.
 struct RowProductTuning {
-  static constexpr Index x_rows = simd::registers == 32 ? 6 : 2;
+  template <class Rows>  // those that keep a scale in a register leave room for fewer sums
+  static constexpr Index x_rows = simd::registers == 32 ? (Rows::block_columns == simd::width ? 6 : 4) : 2;
   static constexpr Index w_rows = 4;
   static constexpr Index bytes_ahead = 2048;
 };
@@ -32,7 +36,7 @@ inline void row_product_tile(MatrixView<const float> x, const Rows& weight, Inde
   const auto accumulate = [&](auto&& load_w, auto&& load_x) {
     simd::Floats w[WRows];
 #pragma GCC unroll 8
-    for (Index o = 0; o < WRows; ++o) w[o] = load_w(row[o]);
+    for (Index o = 0; o < WRows; ++o) w[o] = load_w(o);
 #pragma GCC unroll 8
     for (Index r = 0; r < XRows; ++r) {
       const simd::Floats v = load_x(x.row(r));
@@ -40,17 +44,27 @@ inline void row_product_tile(MatrixView<const float> x, const Rows& weight, Inde
       for (Index o = 0; o < WRows; ++o) sum[r][o] = simd::fma(w[o], v, sum[r][o]);
     }
   };
+  constexpr Index block = Rows::block_columns;
   Index c = 0;
-  for (; c + simd::width <= in; c += simd::width) {
-    const auto load_ahead = [c](const auto& w) {
-      simd::prefetch(static_cast<const char*>(w.address(c)) + RowProductTuning::bytes_ahead);
-      return w.load(c);
+  for (; c + block <= in; c += block) {
+    const auto block_of = [&]<std::size_t... O>(std::index_sequence<O...>) {
+      (simd::prefetch(static_cast<const char*>(row[O].address(c)) + RowProductTuning::bytes_ahead), ...);
+      return std::array{row[O].block(c)...};
     };
-    accumulate(load_ahead, [c](const float* p) { return simd::load(p + c); });
+    const auto blocks = block_of(std::make_index_sequence<WRows>());
+#pragma GCC unroll 16
+    for (Index i = 0; i < block / simd::width; ++i) {
+      accumulate([&](Index o) { return blocks[static_cast<std::size_t>(o)].vector(i); },
+                 [c, i](const float* p) { return simd::load(p + c + i * simd::width); });
+    }
   }
-  if (const Index rest = in - c; rest > 0) {
-    accumulate([c, rest](const auto& w) { return w.load_partial(c, rest); },
-               [c, rest](const float* p) { return simd::load_partial(p + c, rest); });
+  for (; c < in; c += simd::width) {
+    if (const Index rest = in - c; rest >= simd::width) {
+      accumulate([&](Index o) { return row[o].load(c); }, [c](const float* p) { return simd::load(p + c); });
+    } else {
+      accumulate([&](Index o) { return row[o].load_partial(c, rest); },
+                 [c, rest](const float* p) { return simd::load_partial(p + c, rest); });
+    }
   }
 #pragma GCC unroll 8
   for (Index r = 0; r < XRows; ++r) {
@@ -110,7 +124,8 @@ inline void row_product_streams(MatrixView<const float> x, const Rows& weight, I
 template <WeightRows Rows>
 void row_products(MatrixView<const float> x, const Rows& weight, Index first, Index last, const float* bias,
                   MatrixView<float> y) {
-  detail::row_product_streams<RowProductTuning::x_rows, RowProductTuning::w_rows>(x, weight, first, last, bias, y);
+  detail::row_product_streams<RowProductTuning::x_rows<Rows>, RowProductTuning::w_rows>(x, weight, first, last, bias,
+                                                                                        y);
 }
 
 }  // namespace xlstm::cpu

@@ -143,6 +143,72 @@ inline void store_partial(float* p, Floats v, Index count) {
 #endif
 }
 
+// ---- quantised weights: integers as floats
+
+/// The bf16 in every lane.
+inline Floats broadcast(bf16 x) {
+#if defined(XLSTM_SIMD_AVX512)
+  return as_floats(reinterpret_cast<Words>(_mm512_set1_epi16(static_cast<short>(x.bits))) << 16);
+#elif defined(XLSTM_SIMD_AVX2)
+  return as_floats(reinterpret_cast<Words>(_mm256_set1_epi16(static_cast<short>(x.bits))) << 16);
+#else
+  return broadcast(static_cast<float>(x));
+#endif
+}
+
+typedef std::uint8_t Bytes __attribute__((vector_size(width)));
+typedef std::int8_t SignedBytes __attribute__((vector_size(width)));
+
+/// `width` signed bytes.
+inline Floats load_int8(const std::uint8_t* p) {
+#if defined(XLSTM_SIMD_AVX512)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, bytes));
+#elif defined(XLSTM_SIMD_AVX2)
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  SignedBytes bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats);
+#endif
+}
+
+/// What four bits stand for: scale · (code − 8). AVX-512 looks all sixteen values up in a register.
+struct FourBitLevels {
+#if defined(XLSTM_SIMD_AVX512)
+  explicit FourBitLevels(Floats scale)
+      : values(scale * Floats{-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7}) {}
+  Floats lower(const std::uint8_t* p) const { return look_up(load_bytes(p)); }
+  Floats upper(const std::uint8_t* p) const { return look_up(load_bytes(p) >> 4); }
+  Floats look_up(Words codes) const {
+    return _mm512_maskz_permutexvar_ps(0xffff, reinterpret_cast<__m512i>(codes), values);
+  }
+  static Words load_bytes(const std::uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return reinterpret_cast<Words>(_mm512_maskz_cvtepu8_epi32(0xffff, bytes));
+  }
+  Floats values;
+#else
+  explicit FourBitLevels(Floats s) : scale(s), least(s * -8.0F) {}
+  /// The lower and the upper halves of `width` bytes.
+  Floats lower(const std::uint8_t* p) const { return value(load_bytes(p) & 15U); }
+  Floats upper(const std::uint8_t* p) const { return value(load_bytes(p) >> 4); }
+  Floats value(Words codes) const {
+    return fma(__builtin_convertvector(reinterpret_cast<Ints>(codes), Floats), scale, least);
+  }
+  static Words load_bytes(const std::uint8_t* p) {
+#if defined(XLSTM_SIMD_AVX2)
+    return reinterpret_cast<Words>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+    Bytes bytes;
+    std::memcpy(&bytes, p, sizeof bytes);
+    return __builtin_convertvector(bytes, Words);
+#endif
+  }
+  Floats scale, least;
+#endif
+};
+
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 
 // ---- lanes

@@ -6,27 +6,38 @@
 
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/simd.hpp"
+#include "xlstm/nn/parameter.hpp"
 
 namespace xlstm::cpu {
 
 /// What a product kernel reads a weight matrix (out, in) through: vectors of simd::width floats of one row.
-/// `load(column)` may touch columns [column, column + width) of its row, `load_partial` `count` < width of them;
+/// `load(column)` may touch columns [column, column + width) of its row, `load_partial` `count` < width of them; column
+/// is a multiple of width. `block(column)` is what the fastest loop reads: `block_columns` columns (a multiple of
+/// width) from a multiple of that on, all inside the row, `vector(i)` the i-th width of them.
 /// `address(column)` is where that column's bytes begin (for prefetching), `row_bytes` what a row costs to read.
 template <class Rows>
 concept WeightRows = requires(const Rows& rows, Index i) {
   rows.row(i).load(i);
   rows.row(i).load_partial(i, i);
+  rows.row(i).block(i).vector(i);
   rows.row(i).address(i);
   rows.row_bytes();
+  Rows::block_columns;
 };
 
 /// Row-major weights in float, bf16 or f16 as a checkpoint holds them. `data` need not be aligned beyond 2 bytes.
 template <class W>
 struct PlainRows {
+  static constexpr Index block_columns = simd::width;
+  struct Block {
+    const W* data;
+    simd::Floats vector(Index i) const { return simd::load(data + i * simd::width); }
+  };
   struct Row {
     const W* data;
     simd::Floats load(Index column) const { return simd::load(data + column); }
     simd::Floats load_partial(Index column, Index count) const { return simd::load_partial(data + column, count); }
+    Block block(Index column) const { return {data + column}; }
     const void* address(Index column) const { return data + column; }
   };
 
@@ -38,5 +49,11 @@ struct PlainRows {
 };
 
 static_assert(WeightRows<PlainRows<float>> && WeightRows<PlainRows<bf16>> && WeightRows<PlainRows<f16>>);
+
+/// The rows of a parameter.
+template <class W, Index Out, Index In>
+PlainRows<W> weight_rows(const DenseWeight<W, Out, In>& weight) {
+  return {weight.data(), In};
+}
 
 }  // namespace xlstm::cpu

@@ -165,13 +165,15 @@ class Model {
     std::uint64_t hash = 0;
     for_each_parameter<Network>(parameters(), [&](std::string_view name, const auto& handle, Initialization) {
       for (const char c : name) hash = splitmix64(hash) ^ static_cast<unsigned char>(c);
-      const auto* bytes = reinterpret_cast<const std::byte*>(handle.data());
-      const Index step = std::max(word, round_up(handle.bytes / samples, word));
-      for (Index i = 0; i < handle.bytes; i += step) {
-        std::uint64_t value = 0;
-        std::memcpy(&value, bytes + i, static_cast<std::size_t>(std::min(word, handle.bytes - i)));
-        hash = splitmix64(hash) ^ value;
-      }
+      for_each_array(handle, [&](const void* memory, Index size) {
+        const auto* bytes = static_cast<const std::byte*>(memory);
+        const Index step = std::max(word, round_up(size / samples, word));
+        for (Index i = 0; i < size; i += step) {
+          std::uint64_t value = 0;
+          std::memcpy(&value, bytes + i, static_cast<std::size_t>(std::min(word, size - i)));
+          hash = splitmix64(hash) ^ value;
+        }
+      });
     });
     return hash;
   }

@@ -142,6 +142,9 @@ template <class Network, class B>
 void initialize(Weights<Network, B>& weights, std::uint64_t seed) {
   for_each_parameter<Network>(weights.parameters, [&](std::string_view name, auto& handle, Initialization start) {
     using Element = typename std::remove_cvref_t<decltype(handle)>::Element;
+    static_assert(
+        requires { handle.data(); },
+        "xlstm: quantised weights cannot be initialised; initialise in float and quantise the result");
     Element* next = handle.data();
     const InitialValues values(name, start, handle.count, Network::embedding_dim, Network::num_blocks, seed);
     for (Index i = 0; i < values.pieces(); ++i) {

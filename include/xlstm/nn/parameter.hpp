@@ -50,6 +50,17 @@ class DenseWeight {
   T* data_ = nullptr;
 };
 
+/// Calls f(memory, bytes) for each array that a parameter consists of: a quantised one's codes and scales.
+template <class Handle, class F>
+void for_each_array(const Handle& handle, F&& f) {
+  if constexpr (requires { handle.codes(); }) {
+    f(static_cast<const void*>(handle.codes()), Handle::code_bytes);
+    f(static_cast<const void*>(handle.scales()), Handle::scale_bytes);
+  } else {
+    f(static_cast<const void*>(handle.data()), Handle::bytes);
+  }
+}
+
 /// The backend's matrix of Out × In weights: `Weight<B, Out, In> q;` in a module's Parameters.
 template <class B, Index Out, Index In>
 using Weight = typename B::template Weight<Out, In>;
