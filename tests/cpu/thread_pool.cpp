@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/cpu/thread_pool.hpp"
 
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <atomic>
@@ -139,3 +140,23 @@ TEST_CASE("an idle pool uses no processor time", "[thread_pool]") {
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   REQUIRE(used() - before < 0.05);
 }
+
+TEST_CASE("more threads than a pool can count are refused", "[thread_pool]") {
+  CHECK_THROWS_WITH(ThreadPool(32768), Contains("threads: 32768") && Contains("at most 32767"));
+}
+
+#if defined(__linux__)
+TEST_CASE("a pool takes the cores that the process may use, not those that the machine has", "[thread_pool]") {
+  ::cpu_set_t before, one;
+  REQUIRE(::sched_getaffinity(0, sizeof before, &before) == 0);
+  int core = 0;
+  while (!CPU_ISSET(core, &before)) ++core;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  REQUIRE(::sched_setaffinity(0, sizeof one, &one) == 0);
+  const int size = ThreadPool().size();
+  REQUIRE(::sched_setaffinity(0, sizeof before, &before) == 0);
+  CHECK(size == 1);
+  CHECK(ThreadPool().size() == CPU_COUNT(&before));
+}
+#endif

@@ -9,14 +9,19 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "xlstm/core/error.hpp"
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/index.hpp"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -29,11 +34,17 @@ namespace xlstm::cpu {
 class ThreadPool {
  public:
   /// `threads` work in all, the calling one included; 0 or less: as many as the process may use cores.
+  /// Error if that is more than 32767, or more than the system gives.
   explicit ThreadPool(int threads = 0) : size_(threads > 0 ? threads : available_cores()) {
+    constexpr int most = inside_mask;
+    if (size_ > most) fail("threads: ", size_, ", expected at most ", most);
     spin_ = size_ > available_cores() ? std::chrono::microseconds(0) : std::chrono::microseconds(100);
     workers_.reserve(static_cast<std::size_t>(size_ - 1));
     try {
       for (int t = 1; t < size_; ++t) workers_.emplace_back([this, t] { work(t); });
+    } catch (const std::system_error& error) {
+      stop();
+      fail("threads: ", size_, " cannot be started: ", error.what());
     } catch (...) {
       stop();
       throw;
@@ -81,6 +92,11 @@ class ThreadPool {
   }
 
   static int available_cores() {
+#if defined(__linux__)
+    // hardware_concurrency() counts all cores, also those that taskset or a container keeps this process from.
+    ::cpu_set_t allowed;
+    if (::sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
     const unsigned cores = std::thread::hardware_concurrency();
     return cores > 0 ? static_cast<int>(cores) : 1;
   }
