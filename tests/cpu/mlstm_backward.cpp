@@ -69,8 +69,10 @@ std::vector<float> all_values(const CellGradient<float, Cell>& g) {
 
 double largest_difference(const std::vector<float>& actual, const std::vector<double>& expected) {
   double largest = 0;
-  for (std::size_t i = 0; i < actual.size(); ++i)
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    if (!std::isfinite(actual[i])) return std::numeric_limits<double>::infinity();
     largest = std::max(largest, std::abs(static_cast<double>(actual[i]) - expected[i]));
+  }
   return largest;
 }
 

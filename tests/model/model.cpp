@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "catch.hpp"
 #include "model/reference_models.hpp"
@@ -44,10 +45,14 @@ std::vector<double> all_logits(const Model& model, const Expected& expected, For
   return result;
 }
 
+/// std::max would pass over a NaN, so a value that is not finite is refused here.
 double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
   REQUIRE(a.size() == b.size());
   double largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i])) return std::numeric_limits<double>::infinity();
+    largest = std::max(largest, std::abs(a[i] - b[i]));
+  }
   return largest;
 }
 
@@ -93,6 +98,7 @@ void check_states(const Expected& expected, const std::vector<std::vector<typena
         const double wanted = want[static_cast<std::size_t>(b * size + i)];
         const double got = static_cast<double>(state[static_cast<std::size_t>(offset + i)]) *
                            std::exp(m - want_m[static_cast<std::size_t>(b * heads + head)]);
+        REQUIRE(std::isfinite(got));
         largest = std::max(largest, std::abs(wanted));
         difference = std::max(difference, std::abs(got - wanted));
       }
