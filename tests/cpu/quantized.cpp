@@ -69,11 +69,11 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 TEST_CASE("int8: a byte a column, rows padded with zeros to 32 columns", "[quantized]") {
   std::vector<float> row(70, 0.0F);
   row[0] = 127, row[1] = -127, row[2] = 1.4F, row[3] = -1.6F, row[64] = 0.5F, row[69] = -0.5F;
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(int8::row_bytes(70)), 99);
-  std::vector<bf16> scales(static_cast<std::size_t>(int8::groups(70)));
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(Int8<64>::row_bytes(70)), 99);
+  std::vector<bf16> scales(static_cast<std::size_t>(Int8<64>::groups(70)));
   REQUIRE(codes.size() == 96);
   REQUIRE(scales.size() == 2);
-  REQUIRE(cpu::quantize_row<int8>(row.data(), 70, codes.data(), scales.data()));
+  REQUIRE(cpu::quantize_row<Int8<64>>(row.data(), 70, codes.data(), scales.data()));
   CHECK(static_cast<float>(scales[0]) == 1.0F);
   const auto code = [&](std::size_t i) { return static_cast<int>(static_cast<std::int8_t>(codes[i])); };
   CHECK(code(0) == 127);
@@ -110,7 +110,7 @@ TEST_CASE("int4: a run of 32 columns is 16 bytes, the second half of them in the
 TEST_CASE("int8 is off by half a scale at most, which is 1/127 of a group's largest weight", "[quantized]") {
   cpu::ThreadPool pool(1);
   for (const Shape s : shapes) {
-    const Quantized<int8> q(s.out, s.in, normal_values(s.out * s.in, 1), pool);
+    const Quantized<Int8<64>> q(s.out, s.in, normal_values(s.out * s.in, 1), pool);
     const std::vector<float> back = q.floats();
     for (Index r = 0; r < s.out; ++r) {
       for (Index i = 0; i < s.in; ++i) {
@@ -120,7 +120,7 @@ TEST_CASE("int8 is off by half a scale at most, which is 1/127 of a group's larg
           largest = std::max(largest, std::abs(q.original[static_cast<std::size_t>(r * s.in + j)]));
         }
         const auto at = static_cast<std::size_t>(r * s.in + i);
-        const float scale = q.scales[static_cast<std::size_t>(r * int8::groups(s.in) + i / 64)];
+        const float scale = q.scales[static_cast<std::size_t>(r * Int8<64>::groups(s.in) + i / 64)];
         CHECK(scale >= largest / 127);
         CHECK(scale <= largest / 127 * (1 + 0x1p-7F));
         CHECK(std::abs(back[at] - q.original[at]) <= scale * 0.5001F);

@@ -28,7 +28,7 @@ struct GroupsOf {
 }  // namespace detail
 
 /// 8 bits a weight and a scale for each group.
-template <Index GroupSize = 64>
+template <Index GroupSize = 128>
 struct Int8 : detail::GroupsOf<GroupSize> {
   static constexpr int bits = 8;
   static constexpr std::string_view name = "int8";

@@ -8,12 +8,14 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <filesystem>
 #include <functional>
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -44,7 +46,21 @@ struct TensorRef {
   bool aligned() const { return reinterpret_cast<std::uintptr_t>(data) % size_of(dtype) == 0; }
 };
 
+/// A quantised parameter where it lies: codes (rows, row_bytes) and scales (rows, groups), bf16, all finite.
+struct QuantizedTensorRef {
+  const std::byte* codes = nullptr;
+  const std::byte* scales = nullptr;
+  std::string file;  ///< of the codes
+  std::string name;  ///< of the codes; the scales' has ".scale" after it
+
+  /// True if the scales may be used in place.
+  bool aligned() const { return reinterpret_cast<std::uintptr_t>(scales) % sizeof(bf16) == 0; }
+};
+
 namespace io {
+
+/// The name of the scales that belong to the codes of that name.
+inline std::string scale_name(std::string_view codes) { return std::string(codes) + ".scale"; }
 
 /// What a checkpoint's files hold; shared by all that still use its memory.
 struct CheckpointStorage {
@@ -161,6 +177,8 @@ class Checkpoint {
   const ModelConfig& config() const { return config_.model; }
   const TokenIds& tokens() const { return config_.tokens; }
   WeightMode weight_mode() const { return config_.weight_mode; }
+  /// The format of the quantised tensors; nothing if there are none.
+  const std::optional<Quantization>& quantization() const { return config_.quantization; }
 
   /// Keeps the mapped memory alive.
   std::shared_ptr<const io::CheckpointStorage> storage() const { return storage_; }
@@ -182,6 +200,10 @@ class Checkpoint {
     }
     const auto& [file, stored] = storage_->tensors.find(place->name)->second;
     const std::string where = file->name() + ": tensor \"" + io::printable(place->name) + '"';
+    if (is_quantized(canonical_name)) {
+      fail(where, " is quantised (", quantized_as(), "), expected F32, F16 or BF16; load these weights as ",
+           config_.quantization->name());
+    }
     std::vector<Index> whole(expected_shape.begin(), expected_shape.end());
     if (place->total_rows > 0 && !whole.empty()) whole[0] = place->total_rows;
     if (stored->shape != whole) {
@@ -211,6 +233,40 @@ class Checkpoint {
     return tensor(canonical_name, std::span<const Index>(expected_shape.begin(), expected_shape.size()));
   }
 
+  /// Whether that parameter is there in the format quantization().
+  bool is_quantized(std::string_view canonical_name) const {
+    if (!config_.quantization) return false;
+    const auto found = storage_->tensors.find(stored_name(canonical_name));
+    if (found == storage_->tensors.end()) return false;
+    const io::SafetensorsType type = found->second.tensor->type;
+    return type == io::SafetensorsType::i8 || type == io::SafetensorsType::u8;
+  }
+
+  /// A parameter (rows, cols) that is_quantized(). Throws Error for codes or scales that are missing, misshapen, of
+  /// another type, or not finite.
+  QuantizedTensorRef quantized_tensor(std::string_view canonical_name, Index rows, Index cols) const {
+    const Quantization format = config_.quantization.value();
+    const auto places = io::tensor_places(canonical_name, config_.model);
+    const io::TensorPlace* place = find_place(places);
+    const std::string name = place == nullptr ? std::string(canonical_name) : place->name;
+    if (place != nullptr && place->total_rows > 0) {
+      fail(io::printable(directory_.native()), ": tensor \"", io::printable(name),
+           "\" is quantised and stacked, expected one tensor for \"", io::printable(canonical_name), '"');
+    }
+    const auto& codes = checked(name, format.bits == 8 ? io::SafetensorsType::i8 : io::SafetensorsType::u8,
+                                {rows, format.row_bytes(cols)});
+    const auto& scales = checked(io::scale_name(name), io::SafetensorsType::bf16, {rows, format.groups(cols)});
+    for (std::size_t i = 0; i < scales.tensor->bytes.size(); i += sizeof(bf16)) {
+      std::uint16_t bits;
+      std::memcpy(&bits, scales.tensor->bytes.data() + i, sizeof bits);
+      if ((bits & 0x7f80U) == 0x7f80U) {
+        fail(scales.file->name(), ": tensor \"", io::printable(io::scale_name(name)), "\" holds ",
+             static_cast<float>(bf16::from_bits(bits)), " at ", i / sizeof(bf16), ", expected a finite scale");
+      }
+    }
+    return {codes.tensor->bytes.data(), scales.tensor->bytes.data(), codes.file->name(), name};
+  }
+
   /// The name under which the files hold that parameter, in whole or as rows; empty where they do not.
   std::string stored_name(std::string_view canonical_name) const {
     const auto places = io::tensor_places(canonical_name, config_.model);
@@ -222,12 +278,38 @@ class Checkpoint {
   std::vector<std::string> unused(std::span<const std::string> canonical_names) const {
     std::set<std::string> names;
     for (const auto& [name, entry] : storage_->tensors) names.insert(name);
-    for (const std::string& name : canonical_names) names.erase(stored_name(name));
+    for (const std::string& name : canonical_names) {
+      const std::string stored = stored_name(name);
+      names.erase(stored);
+      if (config_.quantization) names.erase(io::scale_name(stored));
+    }
     return {names.begin(), names.end()};
   }
 
  private:
   Checkpoint() = default;
+
+  std::string quantized_as() const {
+    return std::string(config_.quantization->name()) + " in groups of " +
+           std::to_string(config_.quantization->group_size);
+  }
+
+  /// The tensor of that name, of that type and shape.
+  const io::CheckpointStorage::Entry& checked(const std::string& name, io::SafetensorsType type,
+                                              const std::vector<Index>& shape) const {
+    const auto found = storage_->tensors.find(name);
+    if (found == storage_->tensors.end()) {
+      fail(io::printable(directory_.native()), ": tensor \"", io::printable(name), "\" is missing, expected for ",
+           quantized_as());
+    }
+    const auto& [file, stored] = found->second;
+    if (stored->type != type || stored->shape != shape) {
+      fail(file->name(), ": tensor \"", io::printable(name), "\" is ", io::name_of(stored->type), ' ',
+           io::printable(io::shape_text(stored->shape)), ", expected ", io::name_of(type), ' ', io::shape_text(shape),
+           " for ", quantized_as());
+    }
+    return found->second;
+  }
 
   const io::TensorPlace* find_place(const std::vector<io::TensorPlace>& places) const {
     const auto found = std::find_if(places.begin(), places.end(),

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -37,12 +38,13 @@ inline constexpr std::size_t default_shard_bytes = 5'000'000'000;
 class CheckpointWriter {
  public:
   /// Creates `directory` if need be. Tensors are put into shards in their order; one larger than `shard_bytes` gets a
-  /// shard of its own. `dtype` is what config.json says. Throws Error before anything is written if a declaration is
-  /// wrong or the directory cannot take a checkpoint.
+  /// shard of its own. `dtype` and `quantization` are what config.json says. Throws Error before anything is written if
+  /// a declaration is wrong or the directory cannot take a checkpoint.
   CheckpointWriter(std::filesystem::path directory, const ModelConfig& config, DType dtype,
                    std::vector<io::TensorDeclaration> tensors, const TokenIds& tokens = {},
-                   WeightMode weight_mode = WeightMode::single, std::size_t shard_bytes = default_shard_bytes)
-      : directory_(std::move(directory)), config_json_(to_json(config, dtype, tokens, weight_mode)) {
+                   WeightMode weight_mode = WeightMode::single, std::size_t shard_bytes = default_shard_bytes,
+                   const std::optional<Quantization>& quantization = {})
+      : directory_(std::move(directory)), config_json_(to_json(config, dtype, tokens, weight_mode, quantization)) {
     parse_checkpoint_config(config_json_, (directory_ / "config.json").native());
     divide(std::move(tensors), shard_bytes);
     refuse_existing();

@@ -17,6 +17,7 @@
 #include "xlstm/core/element.hpp"
 #include "xlstm/core/error.hpp"
 #include "xlstm/core/index.hpp"
+#include "xlstm/core/quantization.hpp"
 #include "xlstm/io/file.hpp"
 #include "xlstm/io/flat_yaml.hpp"
 #include "xlstm/io/json.hpp"
@@ -44,6 +45,7 @@ struct CheckpointConfig {
   ModelConfig model;
   TokenIds tokens;
   WeightMode weight_mode = WeightMode::single;
+  std::optional<Quantization> quantization = {};  ///< where weights are quantised (docs/quantization.md)
 };
 
 namespace io {
@@ -157,6 +159,20 @@ inline void check_width(const ConfigReader& reader, const std::string& key, doub
   }
 }
 
+/// The key "quantization": {"format": "int8" or "int4", "group_size": 32, 64, 128 or 256}; nothing if it is missing.
+inline std::optional<Quantization> read_quantization(const ConfigReader& reader) {
+  const nlohmann::json* value = reader.find("quantization");
+  if (value == nullptr || value->is_null()) return std::nullopt;
+  const ConfigReader inner(*value, reader.where("quantization"));
+  if (inner.find("format") == nullptr) fail(inner.where("format"), " is missing");
+  const int bits = inner.choice("format", "int8", "int4") == 0 ? 8 : 4;
+  const Index group_size = inner.required("group_size");
+  if (group_size != 32 && group_size != 64 && group_size != 128 && group_size != 256) {
+    fail(inner.where("group_size"), " is ", group_size, ", expected 32, 64, 128 or 256");
+  }
+  return Quantization{bits, group_size};
+}
+
 /// A configuration object (JSON, or YAML turned into it) as values that a model can be built from.
 /// `ffn_proj_factor` is the default of the class that wrote it.
 inline CheckpointConfig config_from_object(const nlohmann::json& object, std::string_view name,
@@ -183,6 +199,7 @@ inline CheckpointConfig config_from_object(const nlohmann::json& object, std::st
   model.input_gate = static_cast<InputGate>(reader.choice("input_gate", "exponential", "sigmoid"));
   model.normalizer = static_cast<Normalizer>(reader.choice("normalizer", "max_abs", "none"));
   config.weight_mode = static_cast<WeightMode>(reader.choice("weight_mode", "single", "fused"));
+  config.quantization = read_quantization(reader);
   config.tokens.bos = reader.token("bos_token_id", model.vocab_size);
   const std::vector<Token> eos = reader.token_list("eos_token_id", model.vocab_size);
   if (!eos.empty()) {
@@ -261,9 +278,11 @@ inline ModelConfig load_config(const std::filesystem::path& directory) {
 }
 
 /// config.json for transformers' xLSTMConfig and for parse_config. A soft cap of 0 is written as null. The keys
-/// "input_gate" and "normalizer" appear only where they differ from the published architecture.
+/// "input_gate" and "normalizer" appear only where they differ from the published architecture, "quantization" only
+/// with quantised weights.
 inline std::string to_json(const ModelConfig& config, DType dtype, const TokenIds& tokens = {},
-                           WeightMode weight_mode = WeightMode::single) {
+                           WeightMode weight_mode = WeightMode::single,
+                           const std::optional<Quantization>& quantization = {}) {
   const char* dtype_name = dtype == DType::f32 ? "float32" : dtype == DType::bf16 ? "bfloat16" : "float16";
   const auto cap = [](double value) { return value > 0 ? nlohmann::json(value) : nlohmann::json(nullptr); };
   const auto id = [](const std::optional<Token>& token) {
@@ -311,6 +330,9 @@ inline std::string to_json(const ModelConfig& config, DType dtype, const TokenId
   }
   if (config.input_gate == InputGate::sigmoid) json["input_gate"] = "sigmoid";
   if (config.normalizer == Normalizer::none) json["normalizer"] = "none";
+  if (quantization) {
+    json["quantization"] = {{"format", quantization->name()}, {"group_size", quantization->group_size}};
+  }
   return json.dump(2) + "\n";
 }
 
