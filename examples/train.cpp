@@ -133,7 +133,8 @@ class Run {
     }
     progress_.end();
     if (step() > first || !task_.resume) save();
-    xlstm::export_checkpoint<Network>(settings_.out, trainer_.parameters(), task_.model.model, task_.model.tokens);
+    xlstm::export_checkpoint<Network>(settings_.out, trainer_.parameters(), task_.model.model, task_.model.tokens,
+                                      settings_.exported);
     plot();
     if (stop_signal != 0) {
       say("stopped at step ", step(), " of ", settings_.steps, " and saved; go on with: train --resume --out ",

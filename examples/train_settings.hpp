@@ -63,6 +63,7 @@ inline const command_line::Program program = {
               {"max-skips", "N", "more skipped steps in a row end the run (10)"},
               {"z-loss", "X", "coefficient of (log Z)^2 (0)"},
               {"weights", "f32|bf16", "type of the weights; bf16 keeps f32 masters (f32)"},
+              {"export", "f32|bf16|f16", "type of the weight matrices of the result, from f32 weights (f32)"},
               {"seed", "N", "of initial values and shuffling (0)"},
               {"validation", "X", "fraction of the text kept for validation (0.01)"},
               {"validate-every", "N", "steps (250); 0: only at the end"},
@@ -126,6 +127,7 @@ struct Settings {
   std::string sample_prompt;
   double progress_every;
   bool bf16;
+  xlstm::DType exported;
   int threads;
 };
 
@@ -166,6 +168,8 @@ inline Settings read_settings(const Arguments& a) {
   s.trainer.max_consecutive_skips = a.number<Index>("max-skips", 10, 0);
   s.trainer.loss.z_loss = a.number<double>("z-loss", 0, 0.0);
   s.bf16 = a.choice("weights", {"f32", "bf16"}) == "bf16";
+  const std::string exported = a.choice("export", {"f32", "bf16", "f16"});
+  s.exported = exported == "bf16" ? xlstm::DType::bf16 : exported == "f16" ? xlstm::DType::f16 : xlstm::DType::f32;
   s.seed = a.number<std::uint64_t>("seed", 0);
   s.validation = a.number<double>("validation", 0.01, 0.0, 0.9);
   s.validate_every = a.number<Index>("validate-every", 250, 0);

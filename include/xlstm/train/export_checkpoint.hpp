@@ -18,21 +18,24 @@
 
 namespace xlstm {
 
-/// Writes model.safetensors and config.json into `directory`, which may hold other files. Throws Error if that is
-/// impossible; then what was there before is still there.
+/// Writes model.safetensors and config.json into `directory`, which may hold other files. `matrices`: the type that
+/// fp32 weight matrices are rounded to; vectors stay as they are. Throws Error if that is impossible; then what was
+/// there before is still there.
 template <class Network, class Parameters>
 void export_checkpoint(const std::filesystem::path& directory, const Parameters& parameters, const ModelConfig& config,
-                       const TokenIds& tokens) {
+                       const TokenIds& tokens, DType matrices = DType::f32) {
   std::vector<io::TensorDeclaration> declarations;
   DType dtype = DType::f32;
   for_each_parameter<Network>(parameters, [&](std::string_view name, const auto& handle, Initialization) {
     using Element = typename std::remove_cvref_t<decltype(handle)>::Element;
     static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, bf16> || std::is_same_v<Element, f16>,
                   "xlstm: the published format has weights in F32, BF16 or F16");
-    if (handle.is_matrix) dtype = dtype_of<Element>;
+    const bool rounded = handle.is_matrix && std::is_same_v<Element, float>;
+    const DType stored = rounded ? matrices : dtype_of<Element>;
+    if (handle.is_matrix) dtype = stored;
     std::vector<Index> shape{handle.rows};
     if (handle.is_matrix) shape.push_back(handle.cols);
-    declarations.push_back({std::string(name), io::safetensors_type(dtype_of<Element>), std::move(shape)});
+    declarations.push_back({std::string(name), io::safetensors_type(stored), std::move(shape)});
   });
 
   const std::filesystem::path unfinished = directory / ".export";
@@ -41,7 +44,12 @@ void export_checkpoint(const std::filesystem::path& directory, const Parameters&
   CheckpointWriter writer(unfinished, config, dtype, declarations, tokens, WeightMode::single,
                           std::numeric_limits<std::size_t>::max());
   for_each_parameter<Network>(parameters, [&](std::string_view name, const auto& handle, Initialization) {
-    writer.write(name, std::as_bytes(std::span(handle.data(), static_cast<std::size_t>(handle.count))));
+    const std::span values(handle.data(), static_cast<std::size_t>(handle.count));
+    if constexpr (std::is_same_v<typename std::remove_cvref_t<decltype(handle)>::Element, float>) {
+      writer.write_floats(name, values);
+    } else {
+      writer.write(name, std::as_bytes(values));
+    }
   });
   writer.finish();
   for (const char* file : {"model.safetensors", "config.json"}) {
