@@ -8,6 +8,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/element.hpp"
 #include "xlstm/cpu/linear.hpp"
+#include "xlstm/cpu/quantized_rows.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 
@@ -83,7 +85,8 @@ void fp32_peak(benchmark::State& state, Index threads) {
   constexpr int chains = simd::registers == 32 ? 24 : 12;
   for (auto _ : state) {
     pool(threads).parallel_for(threads, [&](Index, int) {
-      simd::Floats sum[chains] = {};
+      simd::Floats sum[chains];
+      for (int j = 0; j < chains; ++j) sum[j] = simd::broadcast(static_cast<float>(j));  // equal chains would be merged
       const simd::Floats a = simd::broadcast(0.999F), b = simd::broadcast(0.001F);
       for (Index i = 0; i < steps; ++i) {
 #pragma GCC unroll 32
@@ -126,6 +129,28 @@ void forward(benchmark::State& state, Problem p, Index threads) {
     benchmark::ClobberMemory();
   }
   rates(state, static_cast<double>(size) * sizeof(W), p.flops());
+}
+
+/// The same with quantised weights; what is read are codes and scales.
+template <QuantizedFormat F>
+void quantized(benchmark::State& state, Problem p, Index threads) {
+  Arena memory;
+  const float* x = activations(memory, p.rows * p.in);
+  float* y = activations(memory, p.rows * p.out);
+  const Index code_bytes = p.out * F::row_bytes(p.in), scale_bytes = p.out * F::groups(p.in) * 2;
+  const Index copies = std::max<Index>(1, rotation_bytes / (code_bytes + scale_bytes));
+  const auto* codes = reinterpret_cast<const std::uint8_t*>(weights());
+  const std::vector<bf16> scales(static_cast<std::size_t>(copies * scale_bytes / 2), bf16(0.01F));
+  Arena arena;
+  Index turn = 0;
+  for (auto _ : state) {
+    const auto rows = cpu::weight_rows<F>(codes + turn * code_bytes, scales.data() + turn * scale_bytes / 2, p.in);
+    cpu::linear(pool(threads), arena, MatrixView<const float>(x, p.rows, p.in), rows, p.out, p.in, nullptr,
+                MatrixView<float>(y, p.rows, p.out));
+    turn = (turn + 1) % copies;
+    benchmark::ClobberMemory();
+  }
+  rates(state, static_cast<double>(code_bytes + scale_bytes), p.flops());
 }
 
 /// One token's projections of an mLSTM layer (D 768: q, k, v, ogate, igate, fgate), as single calls or as a group.
@@ -216,6 +241,8 @@ void enlist() {
         const std::string name = (rows == 1 ? "decode/" : "forward/") + label(p);
         add(name + "/f32" + end, [=](benchmark::State& s) { forward<float>(s, p, threads); });
         add(name + "/bf16" + end, [=](benchmark::State& s) { forward<bf16>(s, p, threads); });
+        add(name + "/int8" + end, [=](benchmark::State& s) { quantized<int8>(s, p, threads); });
+        add(name + "/int4" + end, [=](benchmark::State& s) { quantized<int4>(s, p, threads); });
         if (rows == 1) add(name + "/f16" + end, [=](benchmark::State& s) { forward<f16>(s, p, threads); });
         if (rows < 512) continue;
         add("backward_input/" + label(p) + "/f32" + end,

@@ -36,7 +36,7 @@ const command_line::Program program = {
               {"ids", "FILE", "token ids, decimal, blanks between; each line is a sequence by itself"},
               {"path", "chunkwise|recurrent|parallel", "the form of the mLSTM that computes it (chunkwise)"},
               {"chunk-size", "N", "tokens of a chunk (the model's)"},
-              {"weights", "stored|f32|bf16", weights_help},
+              {"weights", "stored|f32|bf16|int8|int4", weights_help},
               {"logits", "FILE", "where to write the logits: tensors logits.K (S, vocab), F32, for line K from 0"},
               {"json", "", "the result as one JSON object"},
               {"threads", "N", "how many threads (one for every core)"}},

@@ -55,6 +55,14 @@ Findings examine(const xlstm::Checkpoint& checkpoint) {
     ++found.expected;
     names.push_back(tensor.name);
     try {
+      if (tensor.shape.size() == 2 && checkpoint.is_quantized(tensor.name)) {
+        const xlstm::Quantization format = *checkpoint.quantization();
+        const Index out = tensor.shape[0], in = tensor.shape[1];
+        static_cast<void>(checkpoint.quantized_tensor(tensor.name, out, in));  // throws if it is wrong
+        ++found.tensors_of_type[std::string(format.name())];
+        found.weight_bytes += static_cast<std::size_t>(out * (format.row_bytes(in) + 2 * format.groups(in)));
+        continue;
+      }
       const xlstm::DType type = checkpoint.tensor(tensor.name, tensor.shape).dtype;
       ++found.tensors_of_type[std::string(xlstm::safetensors_name(type))];
       found.weight_bytes += static_cast<std::size_t>(count) * xlstm::size_of(type);
@@ -89,6 +97,7 @@ nlohmann::ordered_json as_json(const xlstm::Checkpoint& checkpoint, const Findin
   const xlstm::ModelConfig& c = checkpoint.config();
   const double prefill = xlstm::published_prefill_flops(c, prompt_length, c.chunk_size);
   const auto state_bytes = xlstm::published_state_size(c) * static_cast<Index>(sizeof(float));
+  const auto& quantization = checkpoint.quantization();
   return {{"parameters", found.parameters},
           {"parameters_by_kind", found.by_kind},
           {"state_bytes", state_bytes},
@@ -96,6 +105,9 @@ nlohmann::ordered_json as_json(const xlstm::Checkpoint& checkpoint, const Findin
           {"prefill_flops_per_token", prefill / static_cast<double>(prompt_length)},
           {"decode_flops_per_token", xlstm::published_decode_flops(c)},
           {"sizes", sizes(c)},
+          {"quantization", quantization ? nlohmann::ordered_json{{"format", quantization->name()},
+                                                                 {"group_size", quantization->group_size}}
+                                        : nlohmann::ordered_json(nullptr)},
           {"tensors", found.expected},
           {"tensors_by_type", found.tensors_of_type},
           {"missing_or_wrong", found.wrong},

@@ -10,6 +10,7 @@
 
 #include "command_line.hpp"
 #include "xlstm/compiled_models.hpp"
+#include "xlstm/core/quantization.hpp"
 #include "xlstm/cpu/backend.hpp"
 #include "xlstm/generate/session.hpp"
 #include "xlstm/io/checkpoint.hpp"
@@ -17,33 +18,39 @@
 
 /// What --weights says in every program that has it.
 inline constexpr std::string_view weights_help =
-    "type of the weights in memory: stored (as in the files; the default), f32 or bf16";
+    "weights in memory: stored (as in the files; the default), f32, bf16, or rounded to int8 or int4";
 
-/// --weights as a type in memory. UsageError for a type that this build doesn't have.
-inline xlstm::DType weights_type(const command_line::Arguments& arguments, const xlstm::Checkpoint& checkpoint) {
+/// --weights as the name of a type in memory. Error for quantised files that are wanted in another type.
+inline std::string weights_type(const command_line::Arguments& arguments, const xlstm::Checkpoint& checkpoint) {
   const std::string choice = arguments.choice("weights", {"stored", "f32", "bf16", "int8", "int4"});
-  if (choice == "int8" || choice == "int4") {
-    command_line::wrong_usage("--weights ", choice, ": this build has no such format, expected stored, f32 or bf16");
+  const auto& quantization = checkpoint.quantization();
+  if (quantization) {
+    if (choice == "stored" || choice == quantization->name()) return std::string(quantization->name());
+    xlstm::fail(checkpoint.directory().string(), ": the weights are quantised to ", quantization->name(),
+                ", expected --weights stored or ", quantization->name());
   }
-  if (choice == "f32") return xlstm::DType::f32;
-  if (choice == "bf16") return xlstm::DType::bf16;
+  if (choice != "stored") return choice;
   const xlstm::ModelConfig& config = checkpoint.config();
-  return checkpoint.tensor("backbone.embeddings.weight", {config.vocab_size, config.embedding_dim}).dtype;
+  const auto type = checkpoint.tensor("backbone.embeddings.weight", {config.vocab_size, config.embedding_dim}).dtype;
+  return type == xlstm::DType::f32 ? "f32" : type == xlstm::DType::bf16 ? "bf16" : "f16";
 }
 
 /// Calls use(model) with the checkpoint's model, its weights as --weights says. Error if this program was not compiled
 /// for its size.
 template <class Use>
 void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoint& checkpoint, Use&& use) {
-  const xlstm::DType type = weights_type(arguments, checkpoint);
+  const std::string type = weights_type(arguments, checkpoint);
   const auto run = [&]<xlstm::ModelConfig config>() {
     const auto run_with = [&]<class W>() {
       using Model = xlstm::LanguageModel<config, xlstm::cpu::Backend<W>>;
-      use(Model(xlstm::load_weights<typename Model::Network, typename Model::BackendType>(checkpoint),
+      using Network = typename Model::Network;
+      use(Model(xlstm::load_weights<Network, typename Model::BackendType>(checkpoint, arguments.threads()),
                 {.threads = arguments.threads()}));
     };
-    if (type == xlstm::DType::f32) return run_with.template operator()<float>();
-    if (type == xlstm::DType::bf16) return run_with.template operator()<xlstm::bf16>();
+    if (type == "f32") return run_with.template operator()<float>();
+    if (type == "bf16") return run_with.template operator()<xlstm::bf16>();
+    if (type == "int8") return run_with.template operator()<xlstm::int8>();
+    if (type == "int4") return run_with.template operator()<xlstm::int4>();
     run_with.template operator()<xlstm::f16>();
   };
   if (xlstm::dispatch<xlstm::compiled::Models>(checkpoint.config(), run)) return;

@@ -34,7 +34,6 @@ TEST_CASE("wrong usage is status 2 and one line with the usage", "[programs]") {
   check_refused(run("generate", {"--model", model, "--temperature", "inf"}), 2, "--temperature");
   check_refused(run("generate", {"--model", model, "--top-p", "1.5"}), 2, "expected a number from 0 to 1");
   check_refused(run("generate", {"--model", model, "--threads", "0"}), 2, "--threads");
-  check_refused(run("generate", {"--model", model, "--weights", "int8"}), 2, "this build has no such format");
   check_refused(run("generate", {"--model", model, "--weights", "f8"}), 2, "expected one of");
   check_refused(run("generate", {"--model", model, "--prompt", "a", "--prompt-file", "b"}), 2, "exclude each other");
   check_refused(run("generate", {"--model", model, "--ids", "--stop", "a"}), 2, "--stop");
