@@ -8,10 +8,12 @@
 #include <array>
 #include <memory>
 #include <span>
+#include <type_traits>
 
 #include "xlstm/core/element.hpp"
 #include "xlstm/cpu/elementwise.hpp"
 #include "xlstm/cpu/embedding.hpp"
+#include "xlstm/cpu/int8_activations.hpp"
 #include "xlstm/cpu/linear.hpp"
 #include "xlstm/cpu/mlstm.hpp"
 #include "xlstm/cpu/mlstm_backward.hpp"
@@ -42,8 +44,9 @@ struct WeightStorage<F> {
 };
 
 /// W is how weight matrices are stored: float, xlstm::bf16, xlstm::f16; or, for inference, xlstm::int8 or xlstm::int4
-/// (gates and embedding are bf16 then).
-template <class W = float>
+/// (gates and embedding are bf16 then). Activations: whether those that meet quantised weights are rounded
+/// (int8_activations.hpp).
+template <class W = float, class Activations = FloatActivations>
 class Backend {
  public:
   using Arithmetic = float;
@@ -92,6 +95,13 @@ class Backend {
       const std::array tasks{WeightTask{AnyWeightRows(rows), Matrices::rows, terms.bias, terms.y}...};
       linear_group(threads(), arena_, x, In, std::span<const WeightTask>(tasks));
     };
+    if constexpr (QuantizedFormat<W> && has_integer_products && std::is_same_v<Activations, Int8Activations>) {
+      if (x.rows() <= few_rows) {
+        const ArenaScope scope(arena_);
+        const Int8Input<W> input(arena_, x);
+        return products(integer_rows(terms.weight, input)...);
+      }
+    }
     products(weight_rows(terms.weight)...);
   }
   /// dx (+)= dy W.

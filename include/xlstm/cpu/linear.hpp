@@ -45,7 +45,7 @@ struct WeightKernels {
 template <WeightRows Rows>
 inline constexpr WeightKernels weight_kernels = {
     [](MatrixView<const float> x, const void* rows, Index first, Index last, const float* bias, MatrixView<float> y) {
-      cpu::row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y);
+      row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y);
     },
     [](const void* rows, Index k, Index depth, Index n, Index count, float* panels) {
       TransposedB<Rows>{*static_cast<const Rows*>(rows)}.pack(k, depth, n, count, panels);

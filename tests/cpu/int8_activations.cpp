@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xlstm/cpu/int8_activations.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "catch.hpp"
+#include "xlstm/cpu/backend.hpp"
+#include "xlstm/cpu/quantize.hpp"
+
+using namespace xlstm;
+
+namespace {
+
+std::vector<float> normal_values(Index count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> v(static_cast<std::size_t>(count));
+  for (float& x : v) x = normal(random);
+  return v;
+}
+
+/// A layer's weights in a backend's format, and what they stand for.
+template <QuantizedFormat F, Index Out, Index In>
+struct Layer {
+  QuantizedWeight<F, Out, In> weight;
+  std::vector<std::uint8_t> memory = std::vector<std::uint8_t>(static_cast<std::size_t>(weight.bytes));
+  std::vector<float> floats = std::vector<float>(static_cast<std::size_t>(Out * In));
+
+  explicit Layer(unsigned seed) {
+    weight.bind(memory.data());
+    const std::vector<float> w = normal_values(Out * In, seed);
+    for (Index r = 0; r < Out; ++r) {
+      std::uint8_t* const codes = weight.codes() + r * weight.row_bytes;
+      bf16* const scales = weight.scales() + r * weight.row_scales;
+      REQUIRE(cpu::quantize_row<F>(w.data() + r * In, In, codes, scales));
+      cpu::dequantize_row<F>(codes, scales, In, floats.data() + r * In);
+    }
+  }
+};
+
+template <class Activations, QuantizedFormat F, Index Out, Index In>
+std::vector<float> product(const Layer<F, Out, In>& layer, const std::vector<float>& x, int threads) {
+  using B = cpu::Backend<F, Activations>;
+  B backend(std::make_shared<typename B::Resources>(typename B::Options{threads}));
+  const Index rows = static_cast<Index>(x.size()) / In;
+  std::vector<float> y(static_cast<std::size_t>(rows * Out));
+  using Term = LinearTerm<QuantizedWeight<F, Out, In>, float>;
+  backend.linear(MatrixView<const float, In>(x.data(), rows), Term{layer.weight, nullptr, {y.data(), rows}});
+  return y;
+}
+
+template <QuantizedFormat F, Index Out, Index In>
+void check_products() {
+  const Layer<F, Out, In> layer(1);
+  for (const Index rows : {1, 3, 32, 33}) {
+    const std::vector<float> x = normal_values(rows * In, 2);
+    const std::vector<float> y = product<cpu::Int8Activations>(layer, x, 1);
+    const std::vector<float> y3 = product<cpu::Int8Activations>(layer, x, 3);
+    const std::vector<float> exact = product<cpu::FloatActivations>(layer, x, 1);
+    CHECK(std::memcmp(y.data(), y3.data(), y.size() * sizeof(float)) == 0);
+    double worst = 0, difference = 0;
+    for (Index r = 0; r < rows; ++r) {
+      for (Index o = 0; o < Out; ++o) {
+        double sum = 0, allowed = 1e-3;
+        for (Index first = 0; first < In; first += 64) {
+          float largest = 0;
+          double magnitude = 0;
+          for (Index i = first; i < std::min(In, first + 64); ++i) {
+            const float v = x[static_cast<std::size_t>(r * In + i)],
+                        w = layer.floats[static_cast<std::size_t>(o * In + i)];
+            sum += static_cast<double>(v) * w;
+            largest = std::max(largest, std::abs(v));
+            magnitude += std::abs(w);
+          }
+          allowed += largest / 127 / 2 * magnitude;  // every input off by half a step
+        }
+        const auto at = static_cast<std::size_t>(r * Out + o);
+        worst = std::max(worst, std::abs(y[at] - sum) / allowed);
+        difference = std::max(difference, std::abs(static_cast<double>(y[at]) - exact[at]));
+      }
+    }
+    INFO(F::name << ' ' << F::group_size << ", " << Out << " x " << In << ", " << rows << " rows");
+    CHECK(worst <= 1);
+    if (cpu::has_integer_products && rows <= cpu::few_rows && In >= 64) {
+      CHECK(difference > 0);
+    } else {
+      CHECK(difference == 0);
+    }
+  }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("Rounded inputs are off by half a step each at most", "[int8_activations]", Int8<32>, Int8<64>,
+                   Int8<128>, Int4<32>, Int4<64>, Int4<256>) {
+  check_products<TestType, 5, 64>();
+  check_products<TestType, 7, 63>();
+  check_products<TestType, 21, 193>();
+  check_products<TestType, 70, 352>();
+  check_products<TestType, 3, 1024>();
+}
+
+TEST_CASE("Inputs that 8 bits hold give exact products", "[int8_activations]") {
+  const Layer<int4, 9, 128> layer(3);
+  std::vector<float> x(128);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(static_cast<int>(i * 37 % 255) - 127);
+  x[0] = x[64] = 127;
+  const std::vector<float> y = product<cpu::Int8Activations>(layer, x, 1);
+  for (Index o = 0; o < 9; ++o) {
+    double sum = 0;
+    for (Index i = 0; i < 128; ++i)
+      sum += x[static_cast<std::size_t>(i)] * layer.floats[static_cast<std::size_t>(o * 128 + i)];
+    CHECK(y[static_cast<std::size_t>(o)] == Approx(sum).epsilon(1e-5).margin(1e-3));
+  }
+}
+
+TEST_CASE("Zero inputs give zeros, and what is not finite stays visible", "[int8_activations]") {
+  const Layer<int8, 9, 192> layer(4);
+  std::vector<float> x(192, 0.0F);
+  for (const float y : product<cpu::Int8Activations>(layer, x, 1)) CHECK(y == 0);
+  for (const float wrong : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    x[100] = wrong;
+    for (const float y : product<cpu::Int8Activations>(layer, x, 1)) CHECK(!std::isfinite(y));
+  }
+}
