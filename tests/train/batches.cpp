@@ -135,7 +135,24 @@ TEST_CASE("A stream set to a position goes on like one that was there") {
     REQUIRE(std::equal(a.starts, a.starts + 36, b.starts));
     REQUIRE(other.position() == rows.position());
   }
-  CHECK_FALSE(error_of([&] { rows.set_position({0, 100000}); }).empty());
+}
+
+TEST_CASE("A position that does not exist is refused, and the stream goes on as if it had not been asked") {
+  const Numbered numbered(some_sizes());
+  PackedRows rows(*numbered.data, numbered.data->documents(), 9, 4);
+  PackedRows untouched(*numbered.data, numbered.data->documents(), 9, 4);
+  BatchBuffer batch(4, 9), expected(4, 9);
+  rows.next(batch);
+  untouched.next(expected);
+  for (const DataPosition wrong : {DataPosition{0, 100000}, DataPosition{3, -1}, DataPosition{-1, 0}}) {
+    CHECK_FALSE(error_of([&] { rows.set_position(wrong); }).empty());
+    CHECK(rows.position() == untouched.position());
+    CHECK(rows.rows_in_epoch() == untouched.rows_in_epoch());
+  }
+  rows.next(batch);
+  untouched.next(expected);
+  const Batch a = batch.view(), b = expected.view();
+  CHECK(std::equal(a.tokens.begin(), a.tokens.end(), b.tokens.begin()));
 }
 
 TEST_CASE("Validation reads every token in order once, the last row filled up") {

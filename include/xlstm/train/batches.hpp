@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "xlstm/core/error.hpp"
@@ -99,12 +100,16 @@ class PackedRows {
   Index tokens() const { return total_; }
   Index rows_in_epoch() const { return rows_; }
   DataPosition position() const { return position_; }
+  /// Error, and nothing has changed, if there is no such row; how many rows an epoch has may differ between epochs.
   void set_position(const DataPosition& position) {
-    position_ = position;
+    if (position.epoch < 0) fail("training data: epoch ", position.epoch, ", expected at least 0");
+    const DataPosition before = std::exchange(position_, position);
     begin_epoch();
-    if (position.row < 0 || position.row > rows_ || position.epoch < 0) {
-      fail("training data: position ", position.row, " in epoch ", position.epoch, " of ", rows_, " rows");
-    }
+    if (position.row >= 0 && position.row <= rows_) return;
+    const Index rows = rows_;
+    position_ = before;
+    begin_epoch();
+    fail("training data: row ", position.row, " of epoch ", position.epoch, ", expected 0 to ", rows);
   }
 
   /// The next rows; epochs follow one another.
