@@ -1,0 +1,7 @@
+// expect: xlstm: v_dim_factor must be positive
+// SPDX-License-Identifier: Apache-2.0
+#include "xlstm/model/architecture.hpp"
+
+constexpr xlstm::ModelConfig config{
+    .vocab_size = 16, .embedding_dim = 64, .num_blocks = 2, .num_heads = 4, .v_dim_factor = 0.0};
+constexpr xlstm::Index size = xlstm::Network<config>::state_size;
