@@ -18,6 +18,7 @@ namespace xlstm {
 /// A stack allocator. Allocation is 64-byte aligned and uninitialised; release() gives back all since mark().
 /// Memory is kept in blocks so that growing moves nothing; when everything is released and more than one block is in
 /// use, they are replaced by one block of their summed size, so that a repeated computation settles on a single block.
+/// Where there is no memory for that block they stay, and the next such release tries again.
 class Arena {
  public:
   struct Mark {
@@ -49,7 +50,7 @@ class Arena {
   Mark mark() const { return {current_, blocks_.empty() ? 0 : blocks_[current_].used}; }
 
   /// Gives back everything allocated after `m`.
-  void release(Mark m) {
+  void release(Mark m) noexcept {
     if (blocks_.empty()) return;
     for (std::size_t b = m.block + 1; b <= current_; ++b) blocks_[b].used = 0;
     current_ = m.block;
@@ -58,7 +59,7 @@ class Arena {
   }
 
   /// Bytes held, in use or not.
-  std::size_t capacity() const {
+  std::size_t capacity() const noexcept {
     std::size_t total = 0;
     for (const Block& b : blocks_) total += b.size;
     return total;
@@ -102,10 +103,14 @@ class Arena {
     return p;
   }
 
-  void merge() {
+  // Scopes release in destructors, also while an exception is on its way, so this must not throw.
+  void merge() noexcept {
     const std::size_t total = capacity();
-    blocks_.clear();
-    blocks_.push_back(new_block(total));
+    ++system_allocations_;
+    auto* p = static_cast<std::byte*>(::operator new[](total, std::align_val_t{alignment}, std::nothrow));
+    if (p == nullptr) return;
+    blocks_.front() = {std::unique_ptr<std::byte[], Free>(p), total, 0};
+    blocks_.erase(blocks_.begin() + 1, blocks_.end());
   }
 
   std::vector<Block> blocks_;
