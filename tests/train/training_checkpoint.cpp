@@ -106,6 +106,33 @@ TEST_CASE("The newest K stay; what a killed writer left goes") {
   CHECK(count_files(directory / "run") == 2);
 }
 
+TEST_CASE("The one just written stays, whatever lies there of later steps") {
+  const TemporaryDirectory directory;
+  TinyTrainer<> trainer(1), other(2);
+  for (const Index keep : {1, 2}) {
+    TrainingCheckpoints checkpoints(directory / std::to_string(keep), keep);
+    trainer.train_step(batch_of(1).view(), 1e-2);
+    checkpoints.save(trainer, state_of(trainer));
+    for (const Index step : {500, 900}) write_plainly(checkpoints.path_of(step), "damaged");
+    trainer.train_step(batch_of(1).view(), 1e-2);
+    checkpoints.save(trainer, state_of(trainer));
+    const auto files = checkpoints.list();
+    CHECK(static_cast<Index>(files.size()) == keep);
+    CHECK(files.front() == checkpoints.path_of(trainer.counters().step));
+    CHECK(checkpoints.resume(other, {}) == state_of(trainer));
+  }
+}
+
+TEST_CASE("A directory that cannot be listed is an error, not one with nothing to resume") {
+  const TemporaryDirectory directory;
+  TinyTrainer<> trainer(1);
+  write_plainly(directory / "file", "x");
+  const TrainingCheckpoints file(directory / "file", 1);
+  CHECK(error_of([&] { file.resume(trainer, {}); }).find("cannot be listed") != std::string::npos);
+  const TrainingCheckpoints missing(directory / "missing", 1);
+  CHECK_FALSE(missing.resume(trainer, {}));
+}
+
 TEST_CASE("Resuming takes the newest whole checkpoint and names those that are damaged") {
   const TemporaryDirectory directory;
   TinyTrainer<> trainer(1), other(2);

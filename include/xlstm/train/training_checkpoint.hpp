@@ -5,6 +5,7 @@
 // that is killed at any moment finds the newest whole one.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <cstring>
@@ -15,10 +16,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "xlstm/core/error.hpp"
 #include "xlstm/io/checksum.hpp"
+#include "xlstm/io/file.hpp"
 #include "xlstm/io/safetensors.hpp"
 #include "xlstm/io/safetensors_writer.hpp"
 #include "xlstm/train/batches.hpp"
@@ -175,20 +178,16 @@ class TrainingCheckpoints {
     return directory_ / ("step-" + number + ".safetensors");
   }
 
-  /// All that are there, the newest first.
+  /// All that are there, the newest first; none where there is no directory. Error if it cannot be read.
   std::vector<std::filesystem::path> list() const {
-    std::vector<std::pair<Index, std::filesystem::path>> found;
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
-      if (const auto step = step_of(entry.path().filename().native())) found.emplace_back(*step, entry.path());
-    }
-    std::sort(found.begin(), found.end(), std::greater<>());
     std::vector<std::filesystem::path> paths;
-    for (auto& [step, path] : found) paths.push_back(std::move(path));
+    for (auto& [step, path] : find()) paths.push_back(std::move(path));
     return paths;
   }
 
-  /// Writes the checkpoint of state.counters.step, then removes the oldest ones and what killed writers left.
+  /// Writes the checkpoint of state.counters.step, then removes what killed writers left and all but `keep`
+  /// checkpoints: this one stays and the newest before it. Those of later steps, which a run that resumed could not
+  /// use, go first.
   template <class Trainer>
   void save(Trainer& trainer, const RunState& state) {
     std::error_code error;
@@ -196,9 +195,12 @@ class TrainingCheckpoints {
     if (error) io::fail_with_errno(directory_, "cannot be created", error.value());
     remove_leftovers();
     save_training(path_of(state.counters.step), trainer, state);
-    const auto files = list();
+    auto files = find();
+    const auto mine =
+        std::find_if(files.begin(), files.end(), [&](const auto& file) { return file.first <= state.counters.step; });
+    std::rotate(files.begin(), mine, files.end());
     for (std::size_t i = static_cast<std::size_t>(keep_); i < files.size(); ++i) {
-      std::filesystem::remove(files[i], error);
+      std::filesystem::remove(files[i].second, error);
     }
   }
 
@@ -221,6 +223,17 @@ class TrainingCheckpoints {
   }
 
  private:
+  /// Steps and paths, the newest first.
+  std::vector<std::pair<Index, std::filesystem::path>> find() const {
+    std::vector<std::pair<Index, std::filesystem::path>> found;
+    if (!io::path_exists(directory_)) return found;
+    for (const std::string& name : io::list_directory(directory_)) {
+      if (const auto step = step_of(name)) found.emplace_back(*step, directory_ / name);
+    }
+    std::sort(found.begin(), found.end(), std::greater<>());
+    return found;
+  }
+
   static std::optional<Index> step_of(std::string_view name) {
     constexpr std::string_view prefix = "step-", suffix = ".safetensors";
     if (!name.starts_with(prefix) || !name.ends_with(suffix)) return std::nullopt;
@@ -232,10 +245,9 @@ class TrainingCheckpoints {
   }
 
   void remove_leftovers() const {
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
-      const std::string name = entry.path().filename().native();
-      if (name.starts_with(".step-") && name.ends_with(".tmp")) std::filesystem::remove(entry.path(), error);
+    std::error_code ignored;  // they are in nobody's way
+    for (const std::string& name : io::list_directory(directory_)) {
+      if (name.starts_with(".step-") && name.ends_with(".tmp")) std::filesystem::remove(directory_ / name, ignored);
     }
   }
 
