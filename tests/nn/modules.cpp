@@ -119,6 +119,29 @@ TEST_CASE("Repeat, and recomputation to the bit") {
   CHECK(kept == recomputed);
 }
 
+TEST_CASE("Repeat without states begins with zeros, recomputing or not") {
+  using Block = ConfiguredBlock<small>;
+  const auto gradients = []<class M>(std::type_identity<M>, bool with_states) {
+    using B = cpu::Backend<float>;
+    testing::detail::Case<M, B> c({.sequences = 2, .length = 9});
+    B backend;
+    std::vector<std::vector<float>> zeros(2, std::vector<float>(static_cast<std::size_t>(M::state_size)));
+    float* slots[] = {zeros[0].data(), zeros[1].data()};
+    typename M::template Saved<B> saved;
+    M::template forward<B>(backend, c.weights.parameters, c.run, {with_states ? slots : nullptr, 0},
+                           {c.x.data(), c.run.rows(), M::input_dim}, {c.y.data(), c.run.rows(), M::output_dim}, saved);
+    M::template backward<B>(backend, c.weights.parameters, c.gradients.parameters, c.run, {}, saved,
+                            {c.dy.data(), c.run.rows(), M::output_dim}, {c.dx.data(), c.run.rows(), M::input_dim});
+    return c.dx;
+  };
+  const std::type_identity<Repeat<2, Block>> keeping;
+  const std::type_identity<Repeat<2, Block, Recompute::per_block>> recomputing;
+  const auto expected = gradients(keeping, true);
+  CHECK(gradients(keeping, false) == expected);
+  CHECK(gradients(recomputing, true) == expected);
+  CHECK(gradients(recomputing, false) == expected);
+}
+
 TEST_CASE("names: children are numbered unless they are named") {
   using M = Sequential<Linear<4, 4>, Residual<RMSNorm<4>, Linear<4, 4, true>>, Named<"last", Linear<4, 2>>>;
   M::Parameters<cpu::Backend<float>> parameters;

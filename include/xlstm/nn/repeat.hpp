@@ -119,7 +119,12 @@ struct Repeat {
       if constexpr (Policy == Recompute::per_block) {
         block.first_state = arena.template allocate<S>(run.sequences * M::state_size);
         for (Index b = 0; b < run.sequences; ++b) {
-          std::copy_n(block_state[b], M::state_size, block.first_state + b * M::state_size);
+          S* const first = block.first_state + b * M::state_size;
+          if (block_state) {
+            std::copy_n(block_state[b], M::state_size, first);
+          } else {
+            std::fill_n(first, M::state_size, S{0});  // no states are states of zeros
+          }
         }
         ArenaScope scope(arena);
         M::template forward<B>(backend, p[i], run, block_state, in, out, block.saved);
