@@ -168,3 +168,52 @@ TEST_CASE("published checkpoints converted to fp32 give the same") {
 TEST_CASE("published checkpoints on the reference backend give the same") {
   check_model<odd_sizes_f32, reference::Backend<float>>("odd-sizes-f32");
 }
+
+TEST_CASE("the reference backend in double gives the published logits in every form and chunk size") {
+  using Model = LanguageModel<tiny_f32, reference::Backend<double>>;
+  const Expected expected("tiny-f32");
+  const Model model = Model::load(expected.directory);
+  constexpr Index length = 40;  // enough for chunks of 16 that do not fill it; the reference is slow
+  struct Path {
+    Form form;
+    Index chunk_size;
+  };
+  for (const Path path : {Path{Form::recurrent, 0}, Path{Form::parallel, 0}, Path{Form::chunkwise, 1},
+                          Path{Form::chunkwise, 16}, Path{Form::chunkwise, 64}, Path{Form::chunkwise, 1000}}) {
+    INFO("form " << static_cast<int>(path.form) << ", chunk " << path.chunk_size);
+    std::vector<double> state(static_cast<std::size_t>(Model::state_size));
+    double* slot = state.data();
+    const auto lease = model.lease();
+    const Run run{.sequences = 1, .length = length, .form = path.form, .chunk_size = path.chunk_size};
+    std::vector<double> logits;
+    model.run(*lease, run, std::span(expected.ids).first(length), {&slot, 0}, Model::Rows::all, [&](Index, auto rows) {
+      logits.insert(logits.end(), rows.data(), rows.data() + rows.rows() * Model::vocab_size);
+    });
+    const auto& all = expected.tensors["logits"];
+    const std::vector<double> wanted(all.begin(), all.begin() + length * Model::vocab_size);
+    CHECK(largest_difference(logits, wanted) <= expected.logit_tolerance());
+  }
+}
+
+TEST_CASE("a run whose tokens do not fit is refused, and the states stay") {
+  constexpr ModelConfig config{.vocab_size = 16, .embedding_dim = 8, .num_blocks = 1, .num_heads = 1};
+  using Model = LanguageModel<config>;
+  const Model model = Model::initialized(1);
+  std::vector<float> state(static_cast<std::size_t>(Model::state_size));
+  float* slot = state.data();
+  const auto lease = model.lease();
+  const auto refused = [&](const Run& run, std::vector<Token> tokens) {
+    std::string message;
+    try {
+      model.run(*lease, run, tokens, {&slot, 0}, Model::Rows::none, [](Index, auto) {});
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    CHECK(std::count(state.begin(), state.end(), 0.0F) == Model::state_size);
+    return message;
+  };
+  CHECK_THAT(refused({.length = 3}, {1, 2}), Contains("2 tokens for 1 sequences of 3"));
+  CHECK_THAT(refused({.length = 0}, {}), Contains("0 tokens"));
+  CHECK_THAT(refused({.length = 2}, {1, 16}), Contains("token 16 at row 1") && Contains("0 to 15"));
+  CHECK_THAT(refused({.length = 2}, {-1, 3}), Contains("token -1 at row 0"));
+}

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "xlstm/core/error.hpp"
 #include "xlstm/cpu/backend.hpp"
 #include "xlstm/model/architecture.hpp"
 #include "xlstm/model/counts.hpp"
@@ -91,10 +92,13 @@ class Model {
   /// Runs the tokens of `run` (rows in the order sequence, position), moves the states on, and calls
   /// use(first_row, logits) for the wanted rows in order, a slice of bounded size at a time.
   /// `wanted`: all rows, or only each sequence's last token.
+  /// Error, and nothing has changed, if `tokens` are not run.rows() of the vocabulary. What else is thrown while it
+  /// computes leaves the states undefined.
   enum class Rows { all, last, none };
   template <class Use>
   void run(B& backend, const Run& run, std::span<const Token> tokens, StateSlots<State> states, Rows wanted,
            Use&& use) const {
+    check(run, tokens);
     Arena& arena = backend.arena();
     ArenaScope scope(arena);
     const auto hidden = arena.template matrix<Arithmetic, embedding_dim>(run.rows());
@@ -143,10 +147,11 @@ class Model {
           idle.pop_back();
           return backend;
         }
+        idle.reserve(++made);  // leases end in destructors, where there must be room for all that were made
       }
       return std::make_unique<B>(resources);
     }
-    void give_back(std::unique_ptr<B> backend) {
+    void give_back(std::unique_ptr<B> backend) noexcept {
       const std::lock_guard lock(mutex);
       idle.push_back(std::move(backend));
     }
@@ -155,9 +160,21 @@ class Model {
     std::shared_ptr<typename B::Resources> resources;
     std::mutex mutex;
     std::vector<std::unique_ptr<B>> idle;
+    std::size_t made = 0;
     std::once_flag fingerprinted;
     std::uint64_t fingerprint = 0;
   };
+
+  static void check(const Run& run, std::span<const Token> tokens) {
+    if (run.sequences < 1 || run.length < 1 || static_cast<Index>(tokens.size()) != run.rows()) {
+      fail("model: ", tokens.size(), " tokens for ", run.sequences, " sequences of ", run.length,
+           ", expected at least one of both and a token for each place");
+    }
+    for (std::size_t row = 0; row < tokens.size(); ++row) {
+      if (tokens[row] >= 0 && tokens[row] < vocab_size) continue;
+      fail("model: token ", tokens[row], " at row ", row, ", expected 0 to ", vocab_size - 1);
+    }
+  }
 
   std::uint64_t compute_fingerprint() const {
     // Words that hold whole elements: fp32 weights that came from bf16 all have the same lower bytes.
