@@ -226,6 +226,32 @@ TEST_CASE("A batch that continues starts from the states of the one before") {
   CHECK(trainer.evaluate(right.view()).nll != Approx(expected.nll).epsilon(1e-3));
 }
 
+TEST_CASE("A validation between batches that continue changes nothing") {
+  const BatchBuffer left = random_batch(2, 5, 1), right = random_batch(2, 7, 2), validation = random_batch(3, 6, 3);
+  Batch rest = right.view();
+  rest.continues = true;
+  const auto train = [&](bool validate) {
+    Trainer<Net, Reference> trainer(4);
+    if (validate) trainer.evaluate(validation.view());
+    trainer.train_step(left.view(), 1e-2);
+    if (validate) trainer.evaluate(validation.view());
+    trainer.train_step(rest, 1e-2);
+    return bits(trainer.masters());
+  };
+  CHECK(train(true) == train(false));
+}
+
+TEST_CASE("States that were put in from outside are those that a batch continues from") {
+  const BatchBuffer left = random_batch(1, 5, 1), right = random_batch(1, 7, 2);
+  Batch rest = right.view();
+  rest.continues = true;
+  Trainer<Net, Reference> whole(4), resumed(4);
+  whole.accumulate(left.view());
+  resumed.states() = std::vector<double>(whole.states());
+  whole.update(0);
+  CHECK(resumed.train_step(rest, 0).loss == whole.train_step(rest, 0).loss);
+}
+
 TEST_CASE("Any number of threads gives the same bits, and the same seed the same training") {
   const auto train = [](int threads) {
     using B = cpu::Backend<float>;
@@ -243,9 +269,13 @@ TEST_CASE("After the first step nothing is allocated") {
   Trainer<Net, B> trainer(1, {}, std::make_shared<B::Resources>(B::Options{2}));
   const BatchBuffer batch = random_batch(2, 150, 1);
   trainer.train_step(batch.view(), 1e-3);
+  trainer.evaluate(batch.view());
   const Index arena = trainer.backend().arena().system_allocations();
   const long before = allocations;
-  for (int i = 0; i < 3; ++i) trainer.train_step(batch.view(), 1e-3);
+  for (int i = 0; i < 3; ++i) {
+    trainer.train_step(batch.view(), 1e-3);
+    trainer.evaluate(batch.view());
+  }
   CHECK(allocations - before == 0);
   CHECK(trainer.backend().arena().system_allocations() == arena);
 }

@@ -113,13 +113,13 @@ class Trainer {
   void accumulate(const Batch& batch) {
     check(batch);
     if (pending_batches_++ == 0) std::memset(gradients_.memory.data(), 0, bytes(gradients_));
-    const Run run = prepare(batch, true);
+    const Run run = prepare(batch, training_, true);
     Arena& arena = backend_.arena();
     ArenaScope scope(arena);
     const auto hidden = arena.template matrix<T, Network::embedding_dim>(run.rows());
     const auto dhidden = arena.template matrix<T, Network::embedding_dim>(run.rows());
     typename Network::template Saved<B> saved;
-    Network::template hidden<B>(backend_, parameters(), run, {slots_.data(), 0}, batch.tokens, hidden, saved);
+    Network::template hidden<B>(backend_, parameters(), run, training_.slots(), batch.tokens, hidden, saved);
     pending_ += loss_backward<Network, B>(backend_, parameters(), gradients_.parameters, hidden, batch.targets,
                                           options_.loss, 1.0, dhidden);
     Network::template hidden_backward<B>(backend_, parameters(), gradients_.parameters, run, {}, saved, dhidden);
@@ -161,23 +161,24 @@ class Trainer {
     return update(learning_rate);
   }
 
-  /// The loss of a batch; changes nothing.
+  /// The loss of a batch; changes nothing of the training. Evaluations have states of their own: a batch that continues
+  /// goes on where the last evaluated one ended.
   LossSum evaluate(const Batch& batch) {
     check(batch);
-    const Run run = prepare(batch, false);
+    const Run run = prepare(batch, evaluation_, false);
     Arena& arena = backend_.arena();
     ArenaScope scope(arena);
     const auto hidden = arena.template matrix<T, Network::embedding_dim>(run.rows());
     {
       ArenaScope inner(arena);
       typename Network::template Saved<B> saved;
-      Network::template hidden<B>(backend_, parameters(), run, {slots_.data(), 0}, batch.tokens, hidden, saved);
+      Network::template hidden<B>(backend_, parameters(), run, evaluation_.slots(), batch.tokens, hidden, saved);
     }
     return loss<Network, B>(backend_, parameters(), hidden, batch.targets, options_.loss);
   }
 
-  /// The recurrent states after the last batch, (sequences, state_size); what a batch that continues starts from.
-  std::vector<typename B::State>& states() { return states_; }
+  /// The recurrent states after the last training batch, (sequences, state_size); what one that continues starts from.
+  std::vector<typename B::State>& states() { return training_.values; }
 
  private:
   struct Stored {  // one parameter of both kinds
@@ -185,6 +186,22 @@ class Trainer {
     void* weight;
     void (*round)(const T* from, void* to, Index first, Index last);
     Index count;
+  };
+
+  /// The states of a series of batches.
+  struct BatchStates {
+    std::vector<typename B::State> values;
+    std::vector<typename B::State*> pointers;
+    /// Zeros, unless the batch goes on with states of this many sequences. They may have been replaced from outside.
+    void begin(Index sequences, bool continues) {
+      const auto size = static_cast<std::size_t>(sequences * Network::state_size);
+      if (!continues || values.size() != size) values.assign(size, 0);
+      pointers.resize(static_cast<std::size_t>(sequences));
+      for (Index b = 0; b < sequences; ++b) {
+        pointers[static_cast<std::size_t>(b)] = values.data() + b * Network::state_size;
+      }
+    }
+    StateSlots<typename B::State> slots() const { return {pointers.data(), 0}; }
   };
 
   static Index elements(const Weights<Network, G>& w) { return w.memory.bytes() / static_cast<Index>(sizeof(T)); }
@@ -209,15 +226,8 @@ class Trainer {
     }
   }
 
-  Run prepare(const Batch& batch, bool training) {
-    const auto size = static_cast<std::size_t>(batch.sequences * Network::state_size);
-    if (!batch.continues || states_.size() != size) {
-      states_.assign(size, 0);
-      slots_.resize(static_cast<std::size_t>(batch.sequences));
-      for (Index b = 0; b < batch.sequences; ++b) {
-        slots_[static_cast<std::size_t>(b)] = states_.data() + b * Network::state_size;
-      }
-    }
+  Run prepare(const Batch& batch, BatchStates& states, bool training) {
+    states.begin(batch.sequences, batch.continues);
     return {.sequences = batch.sequences,
             .length = batch.length,
             .starts = batch.starts,
@@ -263,8 +273,8 @@ class Trainer {
   AdamW<Network, G> optimizer_;
   Weights<Network, B> weights_;  // where has_masters
   std::vector<Stored> stored_;
-  std::vector<typename B::State> states_;
-  std::vector<typename B::State*> slots_;
+  BatchStates training_;
+  BatchStates evaluation_;
   LossSum pending_;
   Index pending_batches_ = 0;
   Index step_ = 0;
