@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/generate/session.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -320,6 +322,13 @@ TEST_CASE("session files of other models, damaged and truncated ones are refused
   CHECK_NOTHROW(load_session(model(), file.path));
 }
 
+TEST_CASE("the path in a message is fit for a line") {
+  const auto path = std::filesystem::temp_directory_path() / ("xlstm\n" + std::to_string(::getpid()));
+  std::ofstream(path) << "short";
+  CHECK_THROWS_WITH(load_session(model(), path), Contains("xlstm\\x0a") && Contains("too short"));
+  std::filesystem::remove(path);
+}
+
 TEST_CASE("one model serves many threads at once, each with the text it would make alone") {
   const auto prompt = random_tokens(40, 8);
   const auto text = [&](std::uint64_t seed) {
@@ -350,4 +359,35 @@ TEST_CASE("memory does not grow with the position") {
   CHECK(session.position() == 20600);
   const auto lease = model().lease();
   CHECK(lease->arena().capacity() < std::size_t{64} << 20);
+}
+
+/// Resident memory of this process in bytes, or 0 where the system does not say.
+long long resident() {
+  std::ifstream statm("/proc/self/statm");
+  long long total = 0, pages = 0;
+  return statm >> total >> pages ? pages * ::sysconf(_SC_PAGESIZE) : 0;
+}
+
+TEST_CASE("a hundred thousand tokens are generated in the memory of the first few") {
+  using Small = LanguageModel<ModelConfig{.vocab_size = 16, .embedding_dim = 8, .num_blocks = 1, .num_heads = 1}>;
+  const Small small = Small::initialized(1, {.threads = 1});
+  auto session = small.session();
+  const auto go_on = [&](Index count) {
+    const std::vector<Token> prompt{1};
+    GenerationOptions options{.max_tokens = count, .sampling = {.temperature = 1, .repetition_penalty = 1.1}};
+    Index made = 0;
+    for ([[maybe_unused]] const Token t : session.generate(prompt, options)) ++made;
+    CHECK(made == count);
+  };
+  const auto arena = [&] {
+    const auto lease = small.lease();
+    return std::pair(lease->arena().system_allocations(), lease->arena().capacity());
+  };
+  go_on(1000);
+  const auto warm = arena();
+  const long long before = resident();
+  go_on(100000);
+  CHECK(arena() == warm);
+  CHECK(session.position() > 100000);
+  CHECK(resident() - before < 1 << 20);
 }

@@ -24,7 +24,9 @@ struct GenerationOptions {
   std::stop_token cancel = {};  ///< asked before every token
 };
 
-/// An input range of tokens. The work happens in begin() and ++.
+/// An input range of tokens. The work happens in begin() and ++. Each generation draws from a new sampler that starts
+/// from the seed, and its repetition penalty sees the prompt that it was given and the tokens that it made, not what
+/// the session took in before.
 template <class SessionType>
 class Generation {
  public:
@@ -127,7 +129,8 @@ Generation<Session<Model>> Session<Model>::generate(std::span<const Token> promp
   return Generation<Session>(*this, prompt, {});
 }
 
-/// The same with a callback: use(token) for every token; a callback that returns false ends the generation.
+/// The same with a callback (and so a new sampler each time): use(token) for every token; a callback that returns false
+/// ends the generation.
 template <class Model, class Use>
 void generate(Session<Model>& session, std::span<const Token> prompt, const GenerationOptions& options, Use&& use) {
   for (const Token token : session.generate(prompt, options)) {

@@ -69,8 +69,8 @@ class SessionFile {
 
   /// Error that says what is wrong with the file; then the session is as it was.
   static void load(SessionType& session, const std::filesystem::path& path) {
-    const std::string name = path.string();
     const io::MappedFile file(path);
+    const std::string& name = file.name();
     const std::span<const std::byte> bytes(file.data(), file.size());
     Header header{};
     if (bytes.size() < sizeof header) fail(name, ": not a session file: ", bytes.size(), " bytes, too short");
