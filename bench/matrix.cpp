@@ -11,10 +11,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/element.hpp"
+#include "xlstm/cpu/int8_activations.hpp"
 #include "xlstm/cpu/linear.hpp"
 #include "xlstm/cpu/quantized_rows.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -132,7 +134,7 @@ void forward(benchmark::State& state, Problem p, Index threads) {
 }
 
 /// The same with quantised weights; what is read are codes and scales.
-template <QuantizedFormat F>
+template <QuantizedFormat F, class Activations>
 void quantized(benchmark::State& state, Problem p, Index threads) {
   Arena memory;
   const float* x = activations(memory, p.rows * p.in);
@@ -145,8 +147,15 @@ void quantized(benchmark::State& state, Problem p, Index threads) {
   Index turn = 0;
   for (auto _ : state) {
     const auto rows = cpu::weight_rows<F>(codes + turn * code_bytes, scales.data() + turn * scale_bytes / 2, p.in);
-    cpu::linear(pool(threads), arena, MatrixView<const float>(x, p.rows, p.in), rows, p.out, p.in, nullptr,
-                MatrixView<float>(y, p.rows, p.out));
+    const MatrixView<const float> input(x, p.rows, p.in);
+    const MatrixView<float> output(y, p.rows, p.out);
+    if constexpr (cpu::has_integer_products && std::is_same_v<Activations, cpu::Int8Activations>) {
+      const ArenaScope scope(arena);
+      const cpu::Int8Input<F> rounded(arena, input);
+      cpu::linear(pool(threads), arena, input, cpu::IntegerRows<F>{rows, &rounded}, p.out, p.in, nullptr, output);
+    } else {
+      cpu::linear(pool(threads), arena, input, rows, p.out, p.in, nullptr, output);
+    }
     turn = (turn + 1) % copies;
     benchmark::ClobberMemory();
   }
@@ -241,8 +250,14 @@ void enlist() {
         const std::string name = (rows == 1 ? "decode/" : "forward/") + label(p);
         add(name + "/f32" + end, [=](benchmark::State& s) { forward<float>(s, p, threads); });
         add(name + "/bf16" + end, [=](benchmark::State& s) { forward<bf16>(s, p, threads); });
-        add(name + "/int8" + end, [=](benchmark::State& s) { quantized<int8>(s, p, threads); });
-        add(name + "/int4" + end, [=](benchmark::State& s) { quantized<int4>(s, p, threads); });
+        using Float = cpu::FloatActivations;
+        add(name + "/int8" + end, [=](benchmark::State& s) { quantized<int8, Float>(s, p, threads); });
+        add(name + "/int4" + end, [=](benchmark::State& s) { quantized<int4, Float>(s, p, threads); });
+        if (cpu::has_integer_products && rows <= cpu::few_rows) {
+          using Int8 = cpu::Int8Activations;
+          add(name + "/int8_a8" + end, [=](benchmark::State& s) { quantized<int8, Int8>(s, p, threads); });
+          add(name + "/int4_a8" + end, [=](benchmark::State& s) { quantized<int4, Int8>(s, p, threads); });
+        }
         if (rows == 1) add(name + "/f16" + end, [=](benchmark::State& s) { forward<f16>(s, p, threads); });
         if (rows < 512) continue;
         add("backward_input/" + label(p) + "/f32" + end,

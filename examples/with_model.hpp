@@ -41,16 +41,16 @@ template <class Use>
 void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoint& checkpoint, Use&& use) {
   const std::string type = weights_type(arguments, checkpoint);
   const auto run = [&]<xlstm::ModelConfig config>() {
-    const auto run_with = [&]<class W>() {
-      using Model = xlstm::LanguageModel<config, xlstm::cpu::Backend<W>>;
+    const auto run_with = [&]<class W, class Activations = xlstm::cpu::FloatActivations>() {
+      using Model = xlstm::LanguageModel<config, xlstm::cpu::Backend<W, Activations>>;
       using Network = typename Model::Network;
       use(Model(xlstm::load_weights<Network, typename Model::BackendType>(checkpoint, arguments.threads()),
                 {.threads = arguments.threads()}));
     };
     if (type == "f32") return run_with.template operator()<float>();
     if (type == "bf16") return run_with.template operator()<xlstm::bf16>();
-    if (type == "int8") return run_with.template operator()<xlstm::int8>();
-    if (type == "int4") return run_with.template operator()<xlstm::int4>();
+    if (type == "int8") return run_with.template operator()<xlstm::int8, xlstm::cpu::Int8Activations>();
+    if (type == "int4") return run_with.template operator()<xlstm::int4, xlstm::cpu::Int8Activations>();
     run_with.template operator()<xlstm::f16>();
   };
   if (xlstm::dispatch<xlstm::compiled::Models>(checkpoint.config(), run)) return;
