@@ -56,7 +56,7 @@ Findings examine(const xlstm::Checkpoint& checkpoint) {
     names.push_back(tensor.name);
     try {
       if (tensor.shape.size() == 2 && checkpoint.is_quantized(tensor.name)) {
-        const xlstm::Quantization format = *checkpoint.quantization();
+        const xlstm::Quantization format = checkpoint.quantization(tensor.name);
         const Index out = tensor.shape[0], in = tensor.shape[1];
         static_cast<void>(checkpoint.quantized_tensor(tensor.name, out, in));  // throws if it is wrong
         ++found.tensors_of_type[std::string(format.name())];

@@ -132,6 +132,9 @@ TEST_CASE("The file's layout is the documented one", "[quantized]") {
   CHECK(eight.at(codes_name).type == io::SafetensorsType::i8);
   CHECK(four.at(codes_name).shape == std::vector<Index>{out, 48});
   CHECK(four.at(codes_name).type == io::SafetensorsType::u8);
+  CHECK(four.at("lm_head.weight").type == io::SafetensorsType::i8);
+  CHECK(four.at("lm_head.weight.scale").shape ==
+        std::vector<Index>{reference_models::odd_sizes_f32.vocab_size, int4::Head::groups(96)});
   CHECK(eight.at(scales_name).shape == std::vector<Index>{out, int8::groups(96)});
   const auto q8 = eight.read<int>(codes_name);
   const auto s8 = eight.read<float>(scales_name);

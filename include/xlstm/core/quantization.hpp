@@ -31,6 +31,7 @@ struct GroupsOf {
 template <Index GroupSize = 128>
 struct Int8 : detail::GroupsOf<GroupSize> {
   static constexpr int bits = 8;
+  using Head = Int8;  ///< the format of a language model's head
   static constexpr std::string_view name = "int8";
   static constexpr Index row_bytes(Index in) { return round_up(in, quantization_run); }
 };
@@ -39,6 +40,7 @@ struct Int8 : detail::GroupsOf<GroupSize> {
 template <Index GroupSize = 32>
 struct Int4 : detail::GroupsOf<GroupSize> {
   static constexpr int bits = 4;
+  using Head = Int8<>;  ///< of a language model's head: rounding it to 4 bits costs more than its size saves
   static constexpr std::string_view name = "int4";
   static constexpr Index row_bytes(Index in) { return round_up(in, quantization_run) / 2; }
 };
@@ -62,6 +64,8 @@ struct Quantization {
   Index group_size = 64;
 
   constexpr std::string_view name() const { return bits == 8 ? "int8" : "int4"; }
+  /// The format of a language model's head.
+  constexpr Quantization head() const { return bits == 4 ? Quantization{Int8<>::bits, Int8<>::group_size} : *this; }
   constexpr Index groups(Index in) const { return ceil_div(in, group_size); }
   constexpr Index row_bytes(Index in) const { return round_up(in, quantization_run) * bits / 8; }
   friend constexpr bool operator==(const Quantization&, const Quantization&) = default;
@@ -71,6 +75,8 @@ template <QuantizedFormat F>
 inline constexpr Quantization quantization_of = {F::bits, F::group_size};
 
 static_assert(quantization_of<int8>.row_bytes(70) == int8::row_bytes(70) &&
-              quantization_of<int4>.row_bytes(70) == int4::row_bytes(70));
+              quantization_of<int4>.row_bytes(70) == int4::row_bytes(70) &&
+              quantization_of<int8>.head() == quantization_of<int8::Head> &&
+              quantization_of<int4>.head() == quantization_of<int4::Head>);
 
 }  // namespace xlstm

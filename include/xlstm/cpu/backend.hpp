@@ -27,11 +27,13 @@
 
 namespace xlstm::cpu {
 
-/// How weights are stored: projections, and those that need precision, the gates' and the embedding.
+/// How weights are stored: projections, the head, and those that need precision, the gates' and the embedding.
 template <class W>
 struct WeightStorage {
   template <Index Out, Index In>
   using Weight = DenseWeight<W, Out, In>;
+  template <Index Out, Index In>
+  using HeadWeight = Weight<Out, In>;
   template <Index Out, Index In>
   using PreciseWeight = DenseWeight<W, Out, In>;
 };
@@ -40,8 +42,25 @@ struct WeightStorage<F> {
   template <Index Out, Index In>
   using Weight = QuantizedWeight<F, Out, In>;
   template <Index Out, Index In>
+  using HeadWeight = QuantizedWeight<typename F::Head, Out, In>;
+  template <Index Out, Index In>
   using PreciseWeight = DenseWeight<bf16, Out, In>;
 };
+
+namespace detail {
+template <class Matrix>
+struct FormatOfOne {
+  using type = typename Matrix::Format;
+};
+/// The format of the first quantised matrix; void where there is none.
+template <class... Matrices>
+struct FormatOf {
+  using type = void;
+};
+template <class Matrix, class... Rest>
+struct FormatOf<Matrix, Rest...> : std::conditional_t<QuantizedHandle<Matrix>, FormatOfOne<Matrix>, FormatOf<Rest...>> {
+};
+}  // namespace detail
 
 /// W is how weight matrices are stored: float, xlstm::bf16, xlstm::f16; or, for inference, xlstm::int8 or xlstm::int4
 /// (gates and embedding are bf16 then). Activations: whether those that meet quantised weights are rounded
@@ -54,6 +73,8 @@ class Backend {
   using GradientBackend = Backend<float>;
   template <Index Out, Index In>
   using Weight = typename WeightStorage<W>::template Weight<Out, In>;
+  template <Index Out, Index In>
+  using HeadWeight = typename WeightStorage<W>::template HeadWeight<Out, In>;
   template <Index Out, Index In>
   using PreciseWeight = typename WeightStorage<W>::template PreciseWeight<Out, In>;
   template <class Cell>
@@ -95,10 +116,11 @@ class Backend {
       const std::array tasks{WeightTask{AnyWeightRows(rows), Matrices::rows, terms.bias, terms.y}...};
       linear_group(threads(), arena_, x, In, std::span<const WeightTask>(tasks));
     };
-    if constexpr (QuantizedFormat<W> && has_integer_products && std::is_same_v<Activations, Int8Activations>) {
+    using F = typename detail::FormatOf<Matrices...>::type;
+    if constexpr (QuantizedFormat<F> && has_integer_products && std::is_same_v<Activations, Int8Activations>) {
       if (x.rows() <= few_rows) {
         const ArenaScope scope(arena_);
-        const Int8Input<W> input(arena_, x);
+        const Int8Input<F> input(arena_, x);
         return products(integer_rows(terms.weight, input)...);
       }
     }

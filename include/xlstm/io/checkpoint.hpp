@@ -177,8 +177,13 @@ class Checkpoint {
   const ModelConfig& config() const { return config_.model; }
   const TokenIds& tokens() const { return config_.tokens; }
   WeightMode weight_mode() const { return config_.weight_mode; }
-  /// The format of the quantised tensors; nothing if there are none.
+  /// The format of the quantised tensors but the head; nothing if there are none.
   const std::optional<Quantization>& quantization() const { return config_.quantization; }
+  /// The format of a parameter that is_quantized().
+  Quantization quantization(std::string_view canonical_name) const {
+    const Quantization format = config_.quantization.value();
+    return canonical_name == "lm_head.weight" ? format.head() : format;
+  }
 
   /// Keeps the mapped memory alive.
   std::shared_ptr<const io::CheckpointStorage> storage() const { return storage_; }
@@ -201,8 +206,8 @@ class Checkpoint {
     const auto& [file, stored] = storage_->tensors.find(place->name)->second;
     const std::string where = file->name() + ": tensor \"" + io::printable(place->name) + '"';
     if (is_quantized(canonical_name)) {
-      fail(where, " is quantised (", quantized_as(), "), expected F32, F16 or BF16; load these weights as ",
-           config_.quantization->name());
+      fail(where, " is quantised (", quantized_as(quantization(canonical_name)),
+           "), expected F32, F16 or BF16; load these weights as ", config_.quantization->name());
     }
     std::vector<Index> whole(expected_shape.begin(), expected_shape.end());
     if (place->total_rows > 0 && !whole.empty()) whole[0] = place->total_rows;
@@ -245,7 +250,7 @@ class Checkpoint {
   /// A parameter (rows, cols) that is_quantized(). Throws Error for codes or scales that are missing, misshapen, of
   /// another type, or not finite.
   QuantizedTensorRef quantized_tensor(std::string_view canonical_name, Index rows, Index cols) const {
-    const Quantization format = config_.quantization.value();
+    const Quantization format = quantization(canonical_name);
     const auto places = io::tensor_places(canonical_name, config_.model);
     const io::TensorPlace* place = find_place(places);
     const std::string name = place == nullptr ? std::string(canonical_name) : place->name;
@@ -253,9 +258,9 @@ class Checkpoint {
       fail(io::printable(directory_.native()), ": tensor \"", io::printable(name),
            "\" is quantised and stacked, expected one tensor for \"", io::printable(canonical_name), '"');
     }
-    const auto& codes = checked(name, format.bits == 8 ? io::SafetensorsType::i8 : io::SafetensorsType::u8,
+    const auto& codes = checked(format, name, format.bits == 8 ? io::SafetensorsType::i8 : io::SafetensorsType::u8,
                                 {rows, format.row_bytes(cols)});
-    const auto& scales = checked(io::scale_name(name), io::SafetensorsType::bf16, {rows, format.groups(cols)});
+    const auto& scales = checked(format, io::scale_name(name), io::SafetensorsType::bf16, {rows, format.groups(cols)});
     for (std::size_t i = 0; i < scales.tensor->bytes.size(); i += sizeof(bf16)) {
       std::uint16_t bits;
       std::memcpy(&bits, scales.tensor->bytes.data() + i, sizeof bits);
@@ -289,24 +294,23 @@ class Checkpoint {
  private:
   Checkpoint() = default;
 
-  std::string quantized_as() const {
-    return std::string(config_.quantization->name()) + " in groups of " +
-           std::to_string(config_.quantization->group_size);
+  static std::string quantized_as(const Quantization& format) {
+    return std::string(format.name()) + " in groups of " + std::to_string(format.group_size);
   }
 
   /// The tensor of that name, of that type and shape.
-  const io::CheckpointStorage::Entry& checked(const std::string& name, io::SafetensorsType type,
-                                              const std::vector<Index>& shape) const {
+  const io::CheckpointStorage::Entry& checked(const Quantization& format, const std::string& name,
+                                              io::SafetensorsType type, const std::vector<Index>& shape) const {
     const auto found = storage_->tensors.find(name);
     if (found == storage_->tensors.end()) {
       fail(io::printable(directory_.native()), ": tensor \"", io::printable(name), "\" is missing, expected for ",
-           quantized_as());
+           quantized_as(format));
     }
     const auto& [file, stored] = found->second;
     if (stored->type != type || stored->shape != shape) {
       fail(file->name(), ": tensor \"", io::printable(name), "\" is ", io::name_of(stored->type), ' ',
            io::printable(io::shape_text(stored->shape)), ", expected ", io::name_of(type), ' ', io::shape_text(shape),
-           " for ", quantized_as());
+           " for ", quantized_as(format));
     }
     return found->second;
   }

@@ -69,7 +69,7 @@ std::optional<QuantizedTensorRef> find_quantized(const Checkpoint& checkpoint, s
   if (!checkpoint.is_quantized(name)) return std::nullopt;
   const QuantizedTensorRef tensor = checkpoint.quantized_tensor(name, Handle::rows, Handle::cols);
   constexpr Quantization wanted = quantization_of<typename Handle::Format>;
-  const Quantization found = *checkpoint.quantization();
+  const Quantization found = checkpoint.quantization(name);
   if (found != wanted) {
     fail(tensor.file, ": tensor \"", io::printable(tensor.name), "\" is quantised (", found.name(), " in groups of ",
          found.group_size, "), expected ", wanted.name(), " in groups of ", wanted.group_size, ", F32, F16 or BF16");

@@ -33,6 +33,29 @@ inline bool is_quantizable(const PublishedTensor& tensor) {
   return tensor.shape.size() == 2 && !has(".igate_preact.") && !has(".fgate_preact.") && !has("embeddings");
 }
 
+/// use(format) with the format in which F stores a quantisable parameter.
+template <QuantizedFormat F, class Use>
+auto with_format(const PublishedTensor& tensor, Use&& use) {
+  if (tensor.name == "lm_head.weight") return use(typename F::Head{});
+  return use(F{});
+}
+
+/// Quantises rows [first, first + rows) of a tensor.
+template <QuantizedFormat F, Executor Exec>
+void quantize_piece(Exec& exec, const TensorRef& tensor, Index first, Index rows, Index in, std::uint8_t* codes,
+                    bf16* scales) {
+  const Index wrong = cpu::quantize_rows<F>(
+      exec, rows, in,
+      [&](Index r, float* row) {
+        for (Index i = 0; i < in; ++i) row[i] = load_element(tensor.dtype, tensor.data, (first + r) * in + i);
+      },
+      codes, scales);
+  if (wrong >= 0) {
+    fail(tensor.file, ": tensor \"", io::printable(tensor.name), "\" cannot be quantised: row ", first + wrong,
+         " has a value that is not finite or above 1e30");
+  }
+}
+
 }  // namespace detail
 
 /// Writes the checkpoint of format F to `directory`, streaming: memory is that of some rows. tokenizer.json goes with
@@ -52,16 +75,19 @@ void quantize_checkpoint(const Checkpoint& checkpoint, const std::filesystem::pa
         declarations.push_back({tensor.name, type, tensor.shape});
         continue;
       }
+      const Quantization format = detail::with_format<F>(tensor, []<class T>(T) { return quantization_of<T>; });
       const Index out = tensor.shape[0], in = tensor.shape[1];
-      declarations.push_back({tensor.name, type, {out, F::row_bytes(in)}});
-      declarations.push_back({io::scale_name(tensor.name), io::SafetensorsType::bf16, {out, F::groups(in)}});
+      declarations.push_back({tensor.name,
+                              format.bits == 8 ? io::SafetensorsType::i8 : io::SafetensorsType::u8,
+                              {out, format.row_bytes(in)}});
+      declarations.push_back({io::scale_name(tensor.name), io::SafetensorsType::bf16, {out, format.groups(in)}});
     }
   };
   const auto is_vector = [](const PublishedTensor& t) { return t.shape.size() == 1; };
   declare(is_vector, io::SafetensorsType::f32);
   declare([&](const PublishedTensor& t) { return !is_vector(t) && !detail::is_quantizable(t); },
           io::SafetensorsType::bf16);
-  declare(detail::is_quantizable, F::bits == 8 ? io::SafetensorsType::i8 : io::SafetensorsType::u8);
+  declare(detail::is_quantizable, io::SafetensorsType::u8);
 
   const std::filesystem::path tokenizer = directory / "tokenizer.json";
   const bool has_tokenizer = io::path_exists(checkpoint.directory() / "tokenizer.json");
@@ -79,31 +105,26 @@ void quantize_checkpoint(const Checkpoint& checkpoint, const std::filesystem::pa
     const Index out = published->shape[0], in = published->shape.size() == 2 ? published->shape[1] : 1;
     const Index rows_at_once = std::clamp<Index>((Index{1} << 22) / in, 1, out);
     const bool quantizable = detail::is_quantizable(*published);
-    if (quantizable) scales.resize(static_cast<std::size_t>(out * F::groups(in)));
-    for (Index first = 0; first < out; first += rows_at_once) {
-      const Index rows = std::min(rows_at_once, out - first);
-      if (!quantizable) {
-        floats.resize(static_cast<std::size_t>(rows * in));
-        for (Index i = 0; i < rows * in; ++i) {
-          floats[static_cast<std::size_t>(i)] = load_element(tensor.dtype, tensor.data, first * in + i);
+    if (!quantizable) {
+      for (Index first = 0; first < out; first += rows_at_once) {
+        floats.resize(static_cast<std::size_t>(std::min(rows_at_once, out - first) * in));
+        for (std::size_t i = 0; i < floats.size(); ++i) {
+          floats[i] = load_element(tensor.dtype, tensor.data, first * in + static_cast<Index>(i));
         }
         writer.write_floats(published->name, floats);
-        continue;
       }
-      codes.resize(static_cast<std::size_t>(rows * F::row_bytes(in)));
-      const Index wrong = cpu::quantize_rows<F>(
-          exec, rows, in,
-          [&](Index r, float* row) {
-            for (Index i = 0; i < in; ++i) row[i] = load_element(tensor.dtype, tensor.data, (first + r) * in + i);
-          },
-          codes.data(), scales.data() + first * F::groups(in));
-      if (wrong >= 0) {
-        fail(tensor.file, ": tensor \"", io::printable(tensor.name), "\" cannot be quantised: row ", first + wrong,
-             " has a value that is not finite or above 1e30");
-      }
-      writer.write(published->name, std::as_bytes(std::span<const std::uint8_t>(codes)));
+      continue;
     }
-    if (quantizable) writer.write(io::scale_name(published->name), std::as_bytes(std::span<const bf16>(scales)));
+    detail::with_format<F>(*published, [&]<class T>(T) {
+      scales.resize(static_cast<std::size_t>(out * T::groups(in)));
+      for (Index first = 0; first < out; first += rows_at_once) {
+        const Index rows = std::min(rows_at_once, out - first);
+        codes.resize(static_cast<std::size_t>(rows * T::row_bytes(in)));
+        detail::quantize_piece<T>(exec, tensor, first, rows, in, codes.data(), scales.data() + first * T::groups(in));
+        writer.write(published->name, std::as_bytes(std::span<const std::uint8_t>(codes)));
+      }
+    });
+    writer.write(io::scale_name(published->name), std::as_bytes(std::span<const bf16>(scales)));
   }
 
   if (has_tokenizer) {

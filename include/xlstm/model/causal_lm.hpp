@@ -43,7 +43,7 @@ struct CausalLM {
     EmbeddingWeight<B> embedding;
     typename Blocks::template Parameters<B> blocks;
     typename OutNorm::template Parameters<B> out_norm;
-    Weight<B, tied ? 0 : VocabSize, embedding_dim> head;
+    HeadWeight<B, tied ? 0 : VocabSize, embedding_dim> head;
   };
   template <class B>
   struct Saved {

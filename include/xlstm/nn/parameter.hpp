@@ -65,6 +65,22 @@ void for_each_array(const Handle& handle, F&& f) {
 template <class B, Index Out, Index In>
 using Weight = typename B::template Weight<Out, In>;
 
+namespace detail {
+template <class B, Index Out, Index In>
+struct HeadWeightOf {
+  using type = Weight<B, Out, In>;
+};
+template <class B, Index Out, Index In>
+requires requires { typename B::template HeadWeight<Out, In>; }
+struct HeadWeightOf<B, Out, In> {
+  using type = typename B::template HeadWeight<Out, In>;
+};
+}  // namespace detail
+
+/// The backend's matrix for a language model's head: B::HeadWeight where there is one, B::Weight otherwise.
+template <class B, Index Out, Index In>
+using HeadWeight = typename detail::HeadWeightOf<B, Out, In>::type;
+
 /// The backend's vector of N parameters.
 template <class B, Index N>
 using Vector = VectorParameter<typename B::Arithmetic, N>;
