@@ -64,7 +64,7 @@ TEST_CASE("digits are cut one by one or together") {
   CHECK(pieces(parse(head + "false" + tail), "a12b") == Strings{"a", "12", "b"});
 }
 
-TEST_CASE("what is not supported is an error that names key, found and supported") {
+TEST_CASE("a pattern or behaviour that is not supported is an error that names key, found and supported") {
   CHECK_THROWS_WITH(parse(R"({"type": "Whitespace"})"),
                     Contains("pre_tokenizer.type is the string \"Whitespace\"") && Contains("ByteLevel, Split"));
   CHECK_THROWS_WITH(parse(R"({"type": "Sequence", "pretokenizers": []})"), Contains("ends in ByteLevel"));
