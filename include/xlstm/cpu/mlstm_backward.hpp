@@ -187,7 +187,8 @@ struct Head {
       const Index at = (row(chunk) + t) * Cell::heads + head;
       s.ds[t] = 0;
       if (saved.sum_factor[at] != 0)
-        s.ds[t] = saved.sum_factor[at] * dot(dh.row(row(chunk) + t) + head * V, h.row(row(chunk) + t) + head * V, V);
+        s.ds[t] =
+            saved.sum_factor[at] * simd::dot(dh.row(row(chunk) + t) + head * V, h.row(row(chunk) + t) + head * V, V);
     }
     pack(to, dh.row(row(chunk)) + head * V, dh.stride(),
          [&](Index t) { return saved.inverse_denominator[(row(chunk) + t) * Cell::heads + head]; });
@@ -230,7 +231,7 @@ struct Head {
       float g[panel_width] = {};
       for (Index j = 0; j < count; ++j) {
         const float x = static_cast<float>(s.scales.c[first + j] - s.scales.maximum[i]);
-        const float decay = query_scale<Cell> * exp_of_negative(x);
+        const float decay = query_scale<Cell> * simd::exp_of_negative(x);
         const float d = dscore[j] + s.ds[i];
         score[j] *= decay;
         dscore[j] = d * decay;
@@ -242,7 +243,7 @@ struct Head {
         s.diagonal[i] = static_cast<double>(g[i - first]);
         g[i - first] = 0;
       }
-      s.partial[p * P.rows + i] = static_cast<double>(sum(g, panel_width));
+      s.partial[p * P.rows + i] = static_cast<double>(simd::sum(g, panel_width));
       for (Index j = 0; j < width; ++j) s.column_sum[first + j] += static_cast<double>(g[j]);
     }
   }
@@ -281,7 +282,7 @@ struct Head {
       float* dq = to.row(row(chunk) + t) + head * Q;
       const float factor = s.query_weight[t] * s.ds[t];
       for (Index c = 0; c < Q; ++c) dq[c] += factor * state.n[c];
-      s.from_state[t] += static_cast<double>(factor * dot(state.n, q(chunk) + t * in.q.stride(), Q));
+      s.from_state[t] += static_cast<double>(factor * simd::dot(state.n, q(chunk) + t * in.q.stride(), Q));
     }
   }
 
@@ -311,7 +312,7 @@ struct Head {
     for (Index t = 0; t < chunk.length; ++t) {
       float* dk = to.row(row(chunk) + t) + head * Q;
       for (Index c = 0; c < Q; ++c) dk[c] += s.key_weight[t] * s.dstate.n[c];
-      s.to_state[t] += static_cast<double>(s.key_weight[t] * dot(s.dstate.n, k(chunk) + t * in.k.stride(), Q));
+      s.to_state[t] += static_cast<double>(s.key_weight[t] * simd::dot(s.dstate.n, k(chunk) + t * in.k.stride(), Q));
     }
   }
 
@@ -363,7 +364,7 @@ struct Head {
   }
 
   double state_product(const TransposedState& state) const {
-    return dot(s.dstate.c, state.c) + static_cast<double>(dot(s.dstate.n, state.n, Q));
+    return dot(s.dstate.c, state.c) + static_cast<double>(simd::dot(s.dstate.n, state.n, Q));
   }
 
   /// Gradients of one chunk, and δC, δn from those after it to those before it.

@@ -124,14 +124,14 @@ struct Head {
       float* row = s.scores + i * s.score_stride;
       const double maximum = s.scales.maximum[i];
       for (Index j = 0; j <= i; ++j)
-        row[j] *= query_scale<Cell> * exp_of_negative(static_cast<float>(s.scales.c[j] - maximum));
+        row[j] *= query_scale<Cell> * simd::exp_of_negative(static_cast<float>(s.scales.c[j] - maximum));
       const Index end = std::min(round_up(i + 1, tile_rows), s.score_stride);
       for (Index j = i + 1; j < end; ++j) row[j] = 0.0F;
 
       float signed_sum = 0;
       if constexpr (Cell::Normalizer::active) {
-        signed_sum = sum(row, i + 1);
-        if (!empty) signed_sum += s.query_weight[i] * dot(q(chunk) + i * in.q.stride(), n, Q);
+        signed_sum = simd::sum(row, i + 1);
+        if (!empty) signed_sum += s.query_weight[i] * simd::dot(q(chunk) + i * in.q.stride(), n, Q);
       }
       const Denominator d = denominator<Cell>(signed_sum, s.scales.b[i] + maximum);
       s.inverse[i] = d.inverse;

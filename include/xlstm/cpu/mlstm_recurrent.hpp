@@ -15,7 +15,7 @@
 #include "xlstm/cpu/mlstm_chunkwise.hpp"
 #include "xlstm/cpu/mlstm_saved.hpp"
 #include "xlstm/cpu/mlstm_scales.hpp"
-#include "xlstm/cpu/packet.hpp"
+#include "xlstm/cpu/simd.hpp"
 
 namespace xlstm::cpu::recurrent {
 
@@ -71,7 +71,8 @@ struct Head {
       const float* q = in.q.row(row) + head * Q;
       const float* k = in.k.row(row) + head * Q;
       for (Index i = 0; i < Q; ++i) n[i] = decay * n[i] + input * k[i];
-      const Denominator d = denominator<Cell>(Cell::Normalizer::active ? dot(n, q, Q) * query_scale<Cell> : 0.0F, m);
+      const Denominator d =
+          denominator<Cell>(Cell::Normalizer::active ? simd::dot(n, q, Q) * query_scale<Cell> : 0.0F, m);
       if (saved != nullptr) {
         saved->inverse_denominator[row * Cell::heads + head] = d.inverse;
         saved->sum_factor[row * Cell::heads + head] = d.sum_factor;
@@ -123,23 +124,23 @@ struct Head {
   template <Index Rows>
   static void sweep_rows(const TokenScales& s, const float* q, const float* k, const float* v, float* c, float* sums,
                          Index width) {
-    Packet query[Rows];
-    Packet key[Rows];
+    simd::Floats query[Rows];
+    simd::Floats key[Rows];
     for (Index r = 0; r < Rows; ++r) {
-      query[r] = broadcast(q[r]);
-      key[r] = broadcast(k[r] * s.input);
+      query[r] = simd::broadcast(q[r]);
+      key[r] = simd::broadcast(k[r] * s.input);
     }
-    const Packet decay = broadcast(s.decay);
+    const simd::Floats decay = simd::broadcast(s.decay);
     Index x = 0;
-    for (; x + packet_size <= width; x += packet_size) {
-      const Packet value = load_packet(v + x);
-      Packet total = load_packet(sums + x);
+    for (; x + simd::width <= width; x += simd::width) {
+      const simd::Floats value = simd::load(v + x);
+      simd::Floats total = simd::load(sums + x);
       for (Index r = 0; r < Rows; ++r) {
-        const Packet next = decay * load_packet(c + r * V + x) + key[r] * value;
-        store_packet(c + r * V + x, next);
+        const simd::Floats next = decay * simd::load(c + r * V + x) + key[r] * value;
+        simd::store(c + r * V + x, next);
         total += query[r] * next;
       }
-      store_packet(sums + x, total);
+      simd::store(sums + x, total);
     }
     for (; x < width; ++x) {
       for (Index r = 0; r < Rows; ++r) {
@@ -151,12 +152,12 @@ struct Head {
   }
 };
 
-/// Columns of a slice: a multiple of the packet, so that a column is computed alike in every division.
+/// Columns of a slice: a multiple of the vector, so that a column is computed alike in every division.
 template <class Cell>
 Index slice_width(Index heads, int threads) {
-  const Index least = 4 * packet_size;
+  const Index least = 4 * simd::width;
   const Index slices = heads % threads == 0 ? 1 : ceil_div(4 * threads, heads);
-  return std::max(least, round_up(ceil_div(Cell::v_dim, slices), packet_size));
+  return std::max(least, round_up(ceil_div(Cell::v_dim, slices), simd::width));
 }
 
 template <class Cell, class Exec>

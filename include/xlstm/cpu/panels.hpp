@@ -8,7 +8,7 @@
 #include <cstddef>
 
 #include "xlstm/core/index.hpp"
-#include "xlstm/cpu/packet.hpp"
+#include "xlstm/cpu/simd.hpp"
 
 namespace xlstm::cpu {
 
@@ -16,14 +16,9 @@ namespace xlstm::cpu {
 
 /// The register tile is tile_rows × panel_width. 32 vector registers hold 8 × 2 sums with room for 2 loads in flight;
 /// 16 registers hold 4 × 3, 3 loads and a broadcast.
-#if defined(__AVX512F__)
-inline constexpr int tile_rows = 8;
-inline constexpr int panel_packets = 2;
-#else
-inline constexpr int tile_rows = 4;
-inline constexpr int panel_packets = 3;
-#endif
-inline constexpr Index panel_width = panel_packets * packet_size;
+inline constexpr int tile_rows = simd::registers == 32 ? 8 : 4;
+inline constexpr int panel_vectors = simd::registers == 32 ? 2 : 3;
+inline constexpr Index panel_width = panel_vectors * simd::width;
 
 /// A rows × cols matrix as panels: element (r, c) is at data[(c / w)·rows·w + r·w + c % w], w = panel_width.
 /// The last panel is padded; what pads is zero where the matrix was packed here.
@@ -78,23 +73,23 @@ inline double dot(const Panels& a, const Panels& b) {
   const Index size = Panels::size(a.rows, a.cols);
   double total = 0;
   for (Index i = 0; i < size; i += stretch)
-    total += static_cast<double>(dot(a.data + i, b.data + i, size - i < stretch ? size - i : stretch));
+    total += static_cast<double>(simd::dot(a.data + i, b.data + i, size - i < stretch ? size - i : stretch));
   return total;
 }
 
-/// Panels of the transpose of a row-major (to.cols × to.rows) matrix; square blocks of packets where they fit.
+/// Panels of the transpose of a row-major (to.cols × to.rows) matrix; square blocks of vectors where they fit.
 inline void pack_transposed(const Panels& to, const float* from, Index stride) {
-  constexpr Index n = packet_size;
+  constexpr Index n = simd::width;
   const Index whole_rows = to.rows / n * n;
   for (Index c = 0; c < round_up(to.cols, panel_width); c += n) {
     float* out = to.at(0, c);
     Index r = 0;
     if (c + n <= to.cols) {
       for (; r < whole_rows; r += n) {
-        Packet block[n];
-        for (Index i = 0; i < n; ++i) block[i] = load_packet(from + (c + i) * stride + r);
-        transpose(block);
-        for (Index i = 0; i < n; ++i) store_packet(out + (r + i) * panel_width, block[i]);
+        simd::Floats block[n];
+        for (Index i = 0; i < n; ++i) block[i] = simd::load(from + (c + i) * stride + r);
+        simd::transpose(block);
+        for (Index i = 0; i < n; ++i) simd::store(out + (r + i) * panel_width, block[i]);
       }
     }
     for (; r < to.rows; ++r)
@@ -105,23 +100,23 @@ inline void pack_transposed(const Panels& to, const float* from, Index stride) {
 /// Rows × panel_width sums in registers.
 template <int Rows>
 struct Tile {
-  Packet sum[Rows][panel_packets];
+  simd::Floats sum[Rows][panel_vectors];
 
   XLSTM_INLINE void clear() {
     for (auto& row : sum)
-      for (Packet& x : row) x = Packet{};
+      for (simd::Floats& x : row) x = simd::Floats{};
   }
 
   /// Rows from memory, times a factor.
   XLSTM_INLINE void load(const float* from, Index stride, float factor) {
-    const Packet f = broadcast(factor);
+    const simd::Floats f = simd::broadcast(factor);
     for (int r = 0; r < Rows; ++r)
-      for (int c = 0; c < panel_packets; ++c) sum[r][c] = f * load_packet(from + r * stride + c * packet_size);
+      for (int c = 0; c < panel_vectors; ++c) sum[r][c] = f * simd::load(from + r * stride + c * simd::width);
   }
 
   XLSTM_INLINE void store(float* to, Index stride) const {
     for (int r = 0; r < Rows; ++r)
-      for (int c = 0; c < panel_packets; ++c) store_packet(to + r * stride + c * packet_size, sum[r][c]);
+      for (int c = 0; c < panel_vectors; ++c) simd::store(to + r * stride + c * simd::width, sum[r][c]);
   }
 
   /// The first `width` columns only.
@@ -144,15 +139,15 @@ struct Tile {
   /// Row r times factor[r].
   XLSTM_INLINE void scale(const float* factor) {
     for (int r = 0; r < Rows; ++r) {
-      const Packet f = broadcast(factor[r]);
-      for (Packet& x : sum[r]) x *= f;
+      const simd::Floats f = simd::broadcast(factor[r]);
+      for (simd::Floats& x : sum[r]) x *= f;
     }
   }
 
   /// Column c times factor[c], of panel_width factors.
   XLSTM_INLINE void scale_columns(const float* factor) {
-    for (int c = 0; c < panel_packets; ++c) {
-      const Packet f = load_packet(factor + c * packet_size);
+    for (int c = 0; c < panel_vectors; ++c) {
+      const simd::Floats f = simd::load(factor + c * simd::width);
       for (int r = 0; r < Rows; ++r) sum[r][c] *= f;
     }
   }
@@ -160,21 +155,21 @@ struct Tile {
   /// total[r] += Σ_c sum(r, c)·with[r·panel_width + c].
   XLSTM_INLINE void add_row_dots(const float* with, double* total) const {
     for (int r = 0; r < Rows; ++r) {
-      Packet product{};
-      for (int c = 0; c < panel_packets; ++c)
-        product += sum[r][c] * load_packet(with + r * panel_width + c * packet_size);
-      total[r] += static_cast<double>(cpu::sum(product));
+      simd::Floats product{};
+      for (int c = 0; c < panel_vectors; ++c)
+        product += sum[r][c] * simd::load(with + r * panel_width + c * simd::width);
+      total[r] += static_cast<double>(simd::reduce_add(product));
     }
   }
 
   /// sum(r, ·) += Σ_{x < depth} a[r·a_row + x·a_step] · b[x·panel_width + ·].
   XLSTM_INLINE void add_product(const float* a, Index a_row, Index a_step, const float* b, Index depth) {
     for (Index x = 0; x < depth; ++x, a += a_step, b += panel_width) {
-      Packet column[panel_packets];
-      for (int c = 0; c < panel_packets; ++c) column[c] = load_packet(b + c * packet_size);
+      simd::Floats column[panel_vectors];
+      for (int c = 0; c < panel_vectors; ++c) column[c] = simd::load(b + c * simd::width);
       for (int r = 0; r < Rows; ++r) {
-        const Packet x_r = broadcast(a[r * a_row]);
-        for (int c = 0; c < panel_packets; ++c) sum[r][c] += x_r * column[c];
+        const simd::Floats x_r = simd::broadcast(a[r * a_row]);
+        for (int c = 0; c < panel_vectors; ++c) sum[r][c] += x_r * column[c];
       }
     }
   }

@@ -277,6 +277,26 @@ inline float reduce_max(Floats v) {
   return m;
 }
 
+// ---- arrays of floats; the order of additions depends on `count` alone
+
+inline float sum(const float* x, Index count) {
+  Floats total = zero();
+  const Index whole = count - count % width;
+  for (Index i = 0; i < whole; i += width) total += load(x + i);
+  float result = reduce_add(total);
+  for (Index i = whole; i < count; ++i) result += x[i];
+  return result;
+}
+
+inline float dot(const float* x, const float* y, Index count) {
+  Floats total = zero();
+  const Index whole = count - count % width;
+  for (Index i = 0; i < whole; i += width) total += load(x + i) * load(y + i);
+  float result = reduce_add(total);
+  for (Index i = whole; i < count; ++i) result += x[i] * y[i];
+  return result;
+}
+
 // ---- functions
 
 /// e^x with a relative error below 2^-22 where the result is a normal number; 0 below about −104, ∞ above 88.73.
@@ -303,6 +323,26 @@ inline Floats exp(Floats x) {
   const Floats first = reinterpret_cast<Floats>((half + 127) << 23);
   const Floats second = reinterpret_cast<Floats>((exponent - half + 127) << 23);
   return select(is_nan, x, p * first * second);
+}
+
+/// exp(x) for x ≤ 0, to 2 units in the last place, as straight code that compilers vectorise: 2^n times a polynomial
+/// on |r| ≤ ln 2 / 2. Below −87 the result is 0.
+inline float exp_of_negative(float x) {
+  const float clamped = x < -87.0F ? -87.0F : x;
+  const float shifted = clamped * 1.44269504088896341F + 0x1.8p23F;  // adding 1.5·2^23 rounds to an integer
+  const float n = shifted - 0x1.8p23F;
+  // ln 2 in two parts, the first short enough for n times it to be exact.
+  const float r = (clamped - n * 0x1.62e4p-1F) - n * 0x1.7f7d1c0000000p-20F;
+  float p = 1.0F / 720.0F;
+  p = p * r + 1.0F / 120.0F;
+  p = p * r + 1.0F / 24.0F;
+  p = p * r + 1.0F / 6.0F;
+  p = p * r + 0.5F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+  const auto power = (static_cast<std::uint32_t>(static_cast<std::int32_t>(n) + 127)) << 23;
+  const float y = p * std::bit_cast<float>(power);
+  return x < -87.0F ? 0.0F : y;
 }
 
 }  // namespace xlstm::cpu::simd
