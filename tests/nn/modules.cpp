@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every module: its gradients against central differences in double (1e-6 of each tensor's largest value: the
-// fourth-order differences' own error is near 1e-10, rounding of the loss sums adds up to 1e-8), and the CPU backend
-// against the reference (2e-4: fp32 sums of up to a few hundred terms, and the cell's cancelling denominators).
+// Every module: its gradients, into the first state and from the last ones too, against central differences in double
+// (1e-6 of each tensor's largest value: the fourth-order differences' own error is near 1e-10, rounding of the loss
+// sums adds up to 1e-8), and the CPU backend against the reference (2e-4: fp32 sums of up to a few hundred terms, and
+// the cell's cancelling denominators).
 #include <string>
 
 #include "catch.hpp"
@@ -106,6 +107,21 @@ TEST_CASE("MLSTMLayer's variants: sigmoid gate, no normalizer, no cap, tight cap
   check<MLSTMLayer<5, Heads<1, 3, 5>, TightCap>>();
 }
 
+TEST_CASE("Residual, Sequential and Repeat hand on states and their gradients") {
+  using Layer = MLSTMLayer<6, Heads<2, 2, 3>, WithoutEpsilon>;
+  const auto worst = []<class M>(std::type_identity<M>, bool documents) {
+    // Norms of norms make a curved function: short steps.
+    return testing::check_gradients<M>({.documents = documents, .step = 1e-5, .samples = 8}).worst().relative();
+  };
+  for (const bool documents : {false, true}) {
+    CHECK(worst(std::type_identity<Residual<Layer, Layer>>{}, documents) <= 1e-6);
+    using Named = xlstm::Named<"last", Residual<RMSNorm<6>, Layer>>;
+    CHECK(worst(std::type_identity<Sequential<RMSNorm<6>, Layer, Linear<6, 6>, Named>>{}, documents) <= 1e-6);
+    using Recomputing = Repeat<3, Sequential<RMSNorm<6>, Layer>, Recompute::per_block>;
+    CHECK(worst(std::type_identity<Recomputing>{}, documents) <= 1e-6);
+  }
+}
+
 TEST_CASE("Repeat, and recomputation to the bit") {
   using Block = ConfiguredBlock<small>;
   check<Repeat<2, Block>>({.length = 4, .documents = true, .samples = 20});
@@ -115,6 +131,7 @@ TEST_CASE("Repeat, and recomputation to the bit") {
     cpu::Backend<float> backend;
     c.backward(backend);
     std::vector<float> all(c.dx);
+    all.insert(all.end(), c.dstate.values.begin(), c.dstate.values.end());
     for_each_parameter<M>(c.gradients.parameters, [&](std::string_view, auto& handle, Initialization) {
       all.insert(all.end(), handle.data(), handle.data() + handle.count);
     });

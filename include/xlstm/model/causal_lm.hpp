@@ -64,6 +64,10 @@ struct CausalLM {
   static void for_each_state(const V& visit, const std::string& prefix = {}, Index base = 0) {
     xlstm::for_each_state<Blocks>(visit, prefix, base);
   }
+  template <class S>
+  static double state_unit(const S* state, Index i) {
+    return xlstm::state_unit<Blocks>(state, i);
+  }
 
   /// `logit_rows`: for how many of the tokens logits are computed.
   template <class B>

@@ -5,6 +5,8 @@
 // The soft caps on ĩ and f̃ are part of the cell's policy.
 #pragma once
 
+#include <cmath>
+
 #include "xlstm/cell/mlstm.hpp"
 #include "xlstm/nn/linear.hpp"
 #include "xlstm/nn/module.hpp"
@@ -121,6 +123,13 @@ struct MLSTMLayer {
     visit(prefix + "C", base, heads * Cell::qk_dim, Cell::v_dim);
     visit(prefix + "n", base + Cell::n_offset, heads, Cell::qk_dim);
     visit(prefix + "m", base + Cell::m_offset, heads, Index{1});
+  }
+  /// C and n are multiples of exp(m) of their head; m has no gradient.
+  template <class S>
+  static double state_unit(const S* state, Index i) {
+    if (i >= Cell::m_offset) return 0;
+    const Index head = i < Cell::n_offset ? i / (Cell::qk_dim * Cell::v_dim) : (i - Cell::n_offset) / Cell::qk_dim;
+    return std::exp(static_cast<double>(state[Cell::m_offset + head]));
   }
 
   static constexpr double flops(const Workload& work) {

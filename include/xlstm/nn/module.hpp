@@ -17,7 +17,8 @@
 //
 // forward writes y; what it allocates from backend.arena() stays until its caller gives it back, so `saved` may point
 // there; x and y stay as they are until backward when run.training is set. backward adds to the gradients, writes dx,
-// and turns dstate from the gradient of the last state into that of the first (dstate may be empty).
+// and turns dstate from the gradient of the last state into that of the first (dstate may be empty). A module whose
+// state holds a stabiliser has a function state_unit too (below).
 // x and y never overlap. Source of the design: docs/architecture.md.
 #pragma once
 
@@ -91,6 +92,20 @@ constexpr double flops(const Workload& work) {
 template <class M, class V>
 void for_each_state(const V& visit, const std::string& prefix = {}, Index base = 0) {
   if constexpr (requires { M::for_each_state(visit, prefix, base); }) M::for_each_state(visit, prefix, base);
+}
+
+/// The unit of value i of a module's state. The mLSTM's C and n are multiples of exp(m), where m is a stabiliser: any m
+/// will do, so only C·exp(m) means anything, and gradients hold for the m that is there. A module with such a state
+/// says so with `template <class S> static double state_unit(const S* state, Index i)`, which is 0 for a value that has
+/// no gradient, such as m. Where a module says nothing, units are 1. Its containers pass this on; the gradient check
+/// asks.
+template <class M, class S>
+double state_unit(const S* state, Index i) {
+  if constexpr (M::state_size > 0 && requires { M::state_unit(state, i); }) {
+    return M::state_unit(state, i);
+  } else {
+    return 1;
+  }
 }
 
 namespace detail {

@@ -52,6 +52,10 @@ struct Repeat {
       xlstm::for_each_state<M>(visit, detail::join(prefix, std::to_string(i)), base + i * M::state_size);
     }
   }
+  template <class S>
+  static double state_unit(const S* state, Index i) {
+    return xlstm::state_unit<M>(state + i / M::state_size * M::state_size, i % M::state_size);
+  }
   template <class B>
   static constexpr double flops(const Workload& work) {
     return static_cast<double>(N) * xlstm::flops<M, B>(work);

@@ -44,6 +44,11 @@ struct Residual {
     detail::visit_child_state<Norm>(0, visit, prefix, base);
     detail::visit_child_state<Layer>(1, visit, prefix, base + Norm::state_size);
   }
+  template <class S>
+  static double state_unit(const S* state, Index i) {
+    return i < Norm::state_size ? xlstm::state_unit<Norm>(state, i)
+                                : xlstm::state_unit<Layer>(state + Norm::state_size, i - Norm::state_size);
+  }
   template <class B>
   static constexpr double flops(const Workload& work) {
     return xlstm::flops<Norm, B>(work) + xlstm::flops<Layer, B>(work) + residual_flops(work, input_dim);

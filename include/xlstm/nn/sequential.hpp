@@ -52,6 +52,15 @@ struct Sequential {
       detail::visit_child_state<Child<I>>(static_cast<Index>(I), visit, prefix, base + state_offset(I));
     });
   }
+  template <class S>
+  static double state_unit(const S* state, Index i) {
+    double unit = 1;
+    for_each_child([&]<std::size_t I>() {
+      const Index own = i - state_offset(I);
+      if (own >= 0 && own < Child<I>::state_size) unit = xlstm::state_unit<Child<I>>(state + state_offset(I), own);
+    });
+    return unit;
+  }
   template <class B>
   static constexpr double flops(const Workload& work) {
     return (xlstm::flops<Ms, B>(work) + ...);

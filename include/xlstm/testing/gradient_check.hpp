@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is a gradient right? Compares a module's backward with central differences of its forward, in double on the reference
 // backend, and any backend's results with the reference's. For people who write modules or kernels of their own.
+// What is differentiated is Σ a ⊙ y + Σ b ⊙ last state with random a and b, by the input, the first state, and every
+// parameter. Values of a state count in the units of state_unit (nn/module.hpp): b weighs C·exp(m), with m as it was
+// before anything was varied; what has no unit, as m, is given a gradient that backward must not read, and not varied.
 #pragma once
 
 #include <algorithm>
@@ -57,14 +60,27 @@ struct GradientCheckOptions {
   Index length = 5;
   Form form = Form::chunkwise;
   Index chunk_size = 0;
-  bool documents = false;        ///< let documents start inside the sequences
+  bool documents = false;        ///< let documents start inside the sequences, in the middle of the first at least
   double parameter_scale = 0.5;  ///< parameters are uniform in ± this (a norm's weights around 1)
   double step = 1e-4;            ///< of the differences; a fourth-order formula, error about step⁴
   Index samples = 200;           ///< entries checked of each tensor, spread evenly; fewer if it is smaller
   std::uint64_t seed = 1;
 };
 
-/// Central differences of fourth order of `loss()` in `variables`, against `gradient`, at up to `samples` entries.
+/// Central difference of fourth order of `loss()` in x.
+template <class Loss>
+double central_difference(double& x, Loss&& loss, double step) {
+  const double middle = x;
+  const auto at = [&](double offset) {
+    x = middle + offset;
+    return loss();
+  };
+  const double slope = (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
+  x = middle;
+  return slope;
+}
+
+/// Central differences of `loss()` in `variables`, against `gradient`, at up to `samples` entries.
 template <class Loss>
 TensorDifference compare_with_differences(std::string name, std::span<double> variables,
                                           std::span<const double> gradient, Loss&& loss, double step, Index samples) {
@@ -72,20 +88,48 @@ TensorDifference compare_with_differences(std::string name, std::span<double> va
   const auto count = static_cast<Index>(variables.size());
   const Index stride = std::max<Index>(1, count / std::max<Index>(1, samples));
   for (Index i = 0; i < count; i += stride) {
-    double& x = variables[static_cast<std::size_t>(i)];
-    const double middle = x;
-    const auto at = [&](double offset) {
-      x = middle + offset;
-      return loss();
-    };
-    const double numeric = (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
-    x = middle;
-    result.compare(gradient[static_cast<std::size_t>(i)], numeric);
+    const auto at = static_cast<std::size_t>(i);
+    result.compare(gradient[at], central_difference(variables[at], loss, step));
   }
   return result;
 }
 
 namespace detail {
+
+/// A state's part of which differences are told.
+struct StatePart {
+  std::string name;
+  Index offset = 0;
+  Index count = 0;
+};
+
+/// The named parts of a module's state, or the state as one where they are not all of it.
+template <class M>
+std::vector<StatePart> state_parts() {
+  std::vector<StatePart> parts;
+  Index named = 0;
+  for_each_state<M>([&](const std::string& name, Index offset, Index rows, Index cols) {
+    parts.push_back({"state " + name, offset, rows * cols});
+    named += rows * cols;
+  });
+  if (named != M::state_size) parts = {{"state", 0, M::state_size}};
+  return parts;
+}
+
+/// The states of a case's sequences, one after another.
+template <class S, Index Size>
+struct CaseStates {
+  explicit CaseStates(Index sequences) : values(static_cast<std::size_t>(sequences * Size)) {
+    for (Index b = 0; b < sequences; ++b) slots.push_back(values.data() + b * Size);
+  }
+  CaseStates(const CaseStates&) = delete;
+  CaseStates& operator=(const CaseStates&) = delete;
+  /// None where the module has none.
+  StateSlots<S> view() const { return {Size > 0 ? slots.data() : nullptr, 0}; }
+
+  std::vector<S> values;
+  std::vector<S*> slots;
+};
 
 /// Random parameters, input, states and loss weights for a module, the same numbers for every backend.
 template <class M, class B>
@@ -97,7 +141,9 @@ struct Case {
       : weights(allocate_weights<M, B>()),
         gradients(allocate_weights<M, typename B::GradientBackend>()),
         starts(static_cast<std::size_t>(options.sequences * options.length)),
-        states(static_cast<std::size_t>(options.sequences)) {
+        first(options.sequences),
+        last(options.sequences),
+        dstate(options.sequences) {
     Random random(options.seed);
     const auto uniform = [&] { return 2 * random.uniform() - 1; };
     for_each_parameter<M>(weights.parameters, [&](std::string_view, auto& handle, Initialization start) {
@@ -114,6 +160,10 @@ struct Case {
               .training = true};
     if (options.documents) {
       for (auto& start : starts) start = random.uniform() < 0.3 ? 1 : 0;
+      starts[starts.size() - static_cast<std::size_t>(options.length)] =
+          1;  // the last sequence forgets its first state
+      starts[static_cast<std::size_t>(options.length / 2)] = 1;
+      starts[0] = 0;  // the first one does not
       run.starts = starts.data();
     }
     x.resize(static_cast<std::size_t>(run.rows() * M::input_dim));
@@ -122,34 +172,61 @@ struct Case {
     y.resize(weight_of_output.size());
     dy.assign(weight_of_output.begin(), weight_of_output.end());
     dx.resize(x.size());
-    for (auto& state : states) state.resize(static_cast<std::size_t>(M::state_size));
+    for (auto& value : first.values) value = static_cast<S>(uniform());
+    for (std::size_t i = 0; i < first.values.size(); ++i) weight_of_state.push_back(uniform());
   }
 
-  /// y from x, from zero states; the arena is left as it was unless `saved` is to be used.
+  /// y and the last state from x and the first state; the arena is left as it was unless `saved` is to be used.
   void forward(B& backend, typename M::template Saved<B>& saved) {
-    std::vector<S*> slots;
-    for (auto& state : states) {
-      std::fill(state.begin(), state.end(), S{0});
-      slots.push_back(state.data());
-    }
-    M::template forward<B>(backend, weights.parameters, run, States<B>{slots.data(), 0},
-                           {x.data(), run.rows(), M::input_dim}, {y.data(), run.rows(), M::output_dim}, saved);
+    std::copy(first.values.begin(), first.values.end(), last.values.begin());
+    M::template forward<B>(backend, weights.parameters, run, last.view(), {x.data(), run.rows(), M::input_dim},
+                           {y.data(), run.rows(), M::output_dim}, saved);
   }
-  /// Σ weight ⊙ y.
-  double loss(B& backend) {
+  /// The units of the last state's values.
+  std::vector<double> units() const {
+    std::vector<double> all;
+    for (const S* state : last.slots) {
+      for (Index i = 0; i < M::state_size; ++i) all.push_back(state_unit<M>(state, i));
+    }
+    return all;
+  }
+  /// Σ weight ⊙ y + Σ weight ⊙ last state, that in `base` units.
+  double loss(B& backend, const std::vector<double>& base) {
     ArenaScope scope(backend.arena());
     typename M::template Saved<B> saved;
     forward(backend, saved);
     double sum = 0;
     for (std::size_t i = 0; i < y.size(); ++i) sum += weight_of_output[i] * static_cast<double>(y[i]);
+    const std::vector<double> now = units();
+    for (std::size_t i = 0; i < now.size(); ++i) {
+      if (base[i] > 0) sum += weight_of_state[i] * static_cast<double>(last.values[i]) * (now[i] / base[i]);
+    }
     return sum;
   }
-  void backward(B& backend) {
+  /// Gradients of the loss, in the units of the last state; `base`: in those, if there are any.
+  void backward(B& backend, const std::vector<double>& base = {}) {
     ArenaScope scope(backend.arena());
     typename M::template Saved<B> saved;
     forward(backend, saved);
-    M::template backward<B>(backend, weights.parameters, gradients.parameters, run, States<B>{}, saved,
+    const std::vector<double> now = units();
+    for (std::size_t i = 0; i < now.size(); ++i) {
+      const double factor = base.empty() || base[i] == 0 ? 1 : now[i] / base[i];
+      dstate.values[i] = static_cast<S>(weight_of_state[i] * factor);
+    }
+    M::template backward<B>(backend, weights.parameters, gradients.parameters, run, dstate.view(), saved,
                             {dy.data(), run.rows(), M::output_dim}, {dx.data(), run.rows(), M::input_dim});
+  }
+  /// Where the values of a part lie in the states, those that have a gradient.
+  std::vector<std::size_t> entries(const StatePart& part) const {
+    const std::vector<double> unit = units();
+    std::vector<std::size_t> all;
+    for (Index b = 0; b < run.sequences; ++b) {
+      for (Index i = part.offset; i < part.offset + part.count; ++i) {
+        const auto entry = static_cast<std::size_t>(b * M::state_size + i);
+        if (unit[entry] > 0) all.push_back(entry);
+      }
+    }
+    return all;
   }
 
   Weights<M, B> weights;
@@ -157,8 +234,8 @@ struct Case {
   Run run;
   std::vector<std::uint8_t> starts;
   std::vector<T> x, y, dx, dy;
-  std::vector<double> weight_of_output;
-  std::vector<std::vector<S>> states;
+  std::vector<double> weight_of_output, weight_of_state;
+  CaseStates<S, M::state_size> first, last, dstate;
 };
 
 template <class P>
@@ -168,8 +245,8 @@ std::vector<double> values(const P* data, Index count) {
 
 }  // namespace detail
 
-/// A module's gradients of its input and of every parameter against central differences, in double on the reference
-/// backend (or on a backend derived from it, for operations of one's own).
+/// A module's gradients of its input, first state and every parameter against central differences, in double on the
+/// reference backend (or on a backend derived from it, for operations of one's own).
 template <class M, class B = reference::Backend<double>>
 Differences check_gradients(const GradientCheckOptions& options = {}) {
   static_assert(std::is_same_v<typename B::Arithmetic, double>,
@@ -177,9 +254,20 @@ Differences check_gradients(const GradientCheckOptions& options = {}) {
   detail::Case<M, B> c(options);
   B backend;
   c.backward(backend);
-  const auto loss = [&] { return c.loss(backend); };
+  const std::vector<double> base = c.units();
+  const auto loss = [&] { return c.loss(backend, base); };
   Differences result;
   result.add(compare_with_differences("x", c.x, c.dx, loss, options.step, options.samples));
+  for (const detail::StatePart& part : detail::state_parts<M>()) {
+    TensorDifference d{part.name, 0, 0, 0};
+    const std::vector<std::size_t> entries = c.entries(part);
+    const std::size_t stride = entries.size() / static_cast<std::size_t>(std::max<Index>(1, options.samples)) + 1;
+    for (std::size_t i = 0; i < entries.size(); i += stride) {
+      const std::size_t at = entries[i];
+      d.compare(c.dstate.values[at], central_difference(c.first.values[at], loss, options.step));
+    }
+    result.add(std::move(d));
+  }
   std::vector<std::span<const double>> gradients;
   for_each_parameter<M>(c.gradients.parameters, [&](std::string_view, auto& handle, Initialization) {
     gradients.emplace_back(handle.data(), static_cast<std::size_t>(handle.count));
@@ -193,8 +281,9 @@ Differences check_gradients(const GradientCheckOptions& options = {}) {
   return result;
 }
 
-/// A backend's forward and backward of a module against the reference in double, on the same random case: its output,
-/// the gradient of its input, and of every parameter. Weights are rounded to the backend's storage in both.
+/// A backend's forward and backward of a module against the reference in double, on the same random case: its output
+/// and last state, the gradient of its input, of its first state, and of every parameter. Weights are rounded to the
+/// backend's storage in both.
 template <class M, class B>
 Differences compare_with_reference(const GradientCheckOptions& options = {}) {
   using R = reference::Backend<double>;
@@ -211,10 +300,13 @@ Differences compare_with_reference(const GradientCheckOptions& options = {}) {
   });
   std::copy(ours.x.begin(), ours.x.end(), theirs.x.begin());
   std::copy(ours.dy.begin(), ours.dy.end(), theirs.dy.begin());
+  std::copy(ours.first.values.begin(), ours.first.values.end(), theirs.first.values.begin());
   B backend;
   R reference;
-  ours.backward(backend);
   theirs.backward(reference);
+  const std::vector<double> base = theirs.units();
+  ours.backward(backend, base);
+  const std::vector<double> units = ours.units();
 
   Differences result;
   const auto compare = [&](std::string name, const auto* found, const double* expected, Index count) {
@@ -224,6 +316,15 @@ Differences compare_with_reference(const GradientCheckOptions& options = {}) {
   };
   compare("y", ours.y.data(), theirs.y.data(), static_cast<Index>(ours.y.size()));
   compare("dx", ours.dx.data(), theirs.dx.data(), static_cast<Index>(ours.dx.size()));
+  for (const detail::StatePart& part : detail::state_parts<M>()) {
+    TensorDifference last{part.name, 0, 0, 0}, gradient{"d " + part.name, 0, 0, 0};
+    for (const std::size_t at : theirs.entries(part)) {
+      last.compare(static_cast<double>(ours.last.values[at]) * (units[at] / base[at]), theirs.last.values[at]);
+      gradient.compare(static_cast<double>(ours.dstate.values[at]), theirs.dstate.values[at]);
+    }
+    result.add(std::move(last));
+    result.add(std::move(gradient));
+  }
   std::vector<const double*> expected;
   for_each_parameter<M>(theirs.gradients.parameters,
                         [&](std::string_view, auto& handle, Initialization) { expected.push_back(handle.data()); });
