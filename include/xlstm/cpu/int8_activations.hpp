@@ -191,9 +191,10 @@ inline void integer_product_tile(MatrixView<const float> x, Index r, const Integ
 
 /// row_products (row_products.hpp) in integers. `x` is what the rows' input was made of.
 template <QuantizedFormat F>
-void row_products(MatrixView<const float> x, const IntegerRows<F>& weight, Index first, Index last, const float* bias,
+void row_products(const RowPanels& panels, const IntegerRows<F>& weight, Index first, Index last, const float* bias,
                   MatrixView<float> y) {
-  constexpr Index streams = RowProductTuning::w_rows;
+  const MatrixView<const float> x = panels.rows();
+  constexpr Index streams = RowProductTuning::low.w_rows;
   const Index length = (last - first) / streams;
   for (Index o = first; o < first + length; ++o) {
     for (Index r = 0; r < x.rows(); ++r) detail::integer_product_tile<streams>(x, r, weight, o, length, bias, y);

@@ -38,13 +38,13 @@ namespace detail {
 
 /// What the products need of a format, so that one group may hold weights of several.
 struct WeightKernels {
-  void (*row_products)(MatrixView<const float> x, const void* rows, Index first, Index last, const float* bias,
+  void (*row_products)(const RowPanels& x, const void* rows, Index first, Index last, const float* bias,
                        MatrixView<float> y);
   void (*pack)(const void* rows, Index k, Index depth, Index n, Index count, float* panels);
 };
 template <WeightRows Rows>
 inline constexpr WeightKernels weight_kernels = {
-    [](MatrixView<const float> x, const void* rows, Index first, Index last, const float* bias, MatrixView<float> y) {
+    [](const RowPanels& x, const void* rows, Index first, Index last, const float* bias, MatrixView<float> y) {
       row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y);
     },
     [](const void* rows, Index k, Index depth, Index n, Index count, float* panels) {
@@ -59,10 +59,12 @@ class AnyWeightRows {
   AnyWeightRows() = default;
   template <WeightRows Rows>
   explicit AnyWeightRows(const Rows& rows)
-      : rows_(&rows), kernels_(&detail::weight_kernels<Rows>), row_bytes_(rows.row_bytes()) {}
+      : rows_(&rows), kernels_(&detail::weight_kernels<Rows>), row_bytes_(rows.row_bytes()), paired_(Rows::paired) {}
 
   Index row_bytes() const { return row_bytes_; }
-  void row_products(MatrixView<const float> x, Index first, Index last, const float* bias, MatrixView<float> y) const {
+  bool paired() const { return paired_; }
+  /// See row_products.hpp; x in the order that paired() says.
+  void row_products(const RowPanels& x, Index first, Index last, const float* bias, MatrixView<float> y) const {
     kernels_->row_products(x, rows_, first, last, bias, y);
   }
   /// As the right-hand side of a blocked product (see detail::TransposedB).
@@ -74,6 +76,7 @@ class AnyWeightRows {
   const void* rows_ = nullptr;
   const detail::WeightKernels* kernels_ = nullptr;
   Index row_bytes_ = 0;
+  bool paired_ = false;
 };
 
 /// One of several products of the same x, whatever the format of its weights: y (rows, out) = x Wᵀ + bias.
@@ -89,7 +92,12 @@ namespace detail {
 /// All tasks' rows of weights in one parallel region, in pieces of contiguous memory: 128 KiB each keep the memory
 /// busy; where that would be too few for the threads to share evenly, smaller ones.
 template <Executor Exec>
-void row_product_group(Exec& exec, MatrixView<const float> x, std::span<const WeightTask> tasks) {
+void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const WeightTask> tasks) {
+  const ArenaScope scope(arena);
+  const auto any = [tasks](bool paired) {
+    return std::any_of(tasks.begin(), tasks.end(), [=](const auto& t) { return t.weight.paired() == paired; });
+  };
+  const RowPanels panels(arena, x, any(false), any(true));
   Index bytes = 0;
   for (const auto& task : tasks) bytes += task.out * task.weight.row_bytes();
   const Index piece_bytes = std::clamp<Index>(bytes / (8 * exec.size()), Index{1} << 15, Index{1} << 17);
@@ -103,7 +111,7 @@ void row_product_group(Exec& exec, MatrixView<const float> x, std::span<const We
       const Index rows = piece_rows(task);
       const Index count = ceil_div(task.out, rows);
       if (piece < count) {
-        task.weight.row_products(x, piece * rows, std::min(task.out, (piece + 1) * rows), task.bias, task.y);
+        task.weight.row_products(panels, piece * rows, std::min(task.out, (piece + 1) * rows), task.bias, task.y);
         return;
       }
       piece -= count;
@@ -119,7 +127,7 @@ void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in,
   assert(x.cols() == in);
   if (x.rows() == 0) return;
   if (x.rows() <= few_rows) {
-    detail::row_product_group(exec, x, tasks);
+    detail::row_product_group(exec, arena, x, tasks);
     return;
   }
   const ArenaScope scope(arena);

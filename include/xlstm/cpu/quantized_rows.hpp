@@ -15,6 +15,7 @@ namespace xlstm::cpu {
 /// The rows of Int8<GroupSize> weights.
 template <Index GroupSize>
 struct Int8Rows {
+  static constexpr bool paired = false;
   static constexpr Index block_columns = std::min<Index>(GroupSize, 64);
   struct Block {
     const std::uint8_t* codes;
@@ -41,6 +42,7 @@ struct Int8Rows {
 /// The rows of Int4<GroupSize> weights.
 template <Index GroupSize>
 struct Int4Rows {
+  static constexpr bool paired = false;
   static constexpr Index block_columns = std::min<Index>(GroupSize, 64);
   static constexpr Index run = quantization_run;
   /// `column`: of the block's first, within its run.

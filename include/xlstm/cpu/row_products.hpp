@@ -3,9 +3,11 @@
 // there, for all rows; both operands run along `in`, so nothing is packed or transposed.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
+#include "xlstm/core/arena.hpp"
 #include "xlstm/core/index.hpp"
 #include "xlstm/core/view.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -15,34 +17,85 @@ namespace xlstm::cpu {
 
 /// The measured choices: how many rows of x and of W one tile of accumulators holds, and how far ahead to ask for
 /// weights. An accumulator is one vector whose lanes are added at the end: the tile's shape changes no bit of a result.
+/// A vector of weights that has become floats serves all rows of x in the tile, so that these come first: with 8 rows
+/// the products are limited by arithmetic.
 struct RowProductTuning {
-  template <class Rows>  // those that keep a scale in a register leave room for fewer sums
-  static constexpr Index x_rows = simd::registers == 32 ? (Rows::block_columns == simd::width ? 6 : 4) : 2;
-  static constexpr Index w_rows = 4;
+  struct Tile {
+    Index x_rows, w_rows;
+  };
+  static constexpr Tile low = simd::registers == 32 ? Tile{6, 4} : Tile{2, 4};
+  static constexpr Tile high = simd::registers == 32 ? Tile{8, 3} : Tile{4, 2};
   static constexpr Index bytes_ahead = 2048;
+};
+
+/// The rows of x in the order in which tiles read them: tile after tile, in each the vectors of its rows for the first
+/// simd::width columns, then those for the next, and so on, so that no stride of x makes them compete for a place in
+/// the cache. Columns beyond the last are zeros. Memory is the arena's.
+class RowPanels {
+ public:
+  RowPanels() = default;
+  /// In the order for weights that are paired, for others, or for both.
+  RowPanels(Arena& arena, MatrixView<const float> x, bool natural, bool paired)
+      : x_(x), tiles_(ceil_div(x.rows(), RowProductTuning::high.x_rows)), cols_(round_up(x.cols(), simd::width)) {
+    for (const bool pair : {false, true}) {
+      if (!(pair ? paired : natural)) continue;
+      panels_[pair] = arena.allocate<float>(x.rows() * cols_);
+      for (Index t = 0; t < tiles_; ++t) {
+        for (Index r = 0; r < count(t); ++r)
+          pack(x.row(begin(t) + r), pair, count(t), panel(t, pair) + r * simd::width);
+      }
+    }
+  }
+
+  MatrixView<const float> rows() const { return x_; }
+  Index tiles() const { return tiles_; }
+  Index begin(Index tile) const { return x_.rows() * tile / tiles_; }
+  Index count(Index tile) const { return begin(tile + 1) - begin(tile); }
+  const float* panel(Index tile, bool paired) const { return panels_[paired] + begin(tile) * cols_; }
+
+ private:
+  float* panel(Index tile, bool paired) { return panels_[paired] + begin(tile) * cols_; }
+  void pack(const float* from, bool pair, Index rows, float* to) const {
+    const Index step = rows * simd::width;
+    Index c = 0;
+    for (; pair && c + 2 * simd::width <= x_.cols(); c += 2 * simd::width, to += 2 * step) {
+      simd::Floats even, odd;
+      simd::split_pairs(simd::load(from + c), simd::load(from + c + simd::width), even, odd);
+      simd::store(to, even);
+      simd::store(to + step, odd);
+    }
+    for (; c + simd::width <= x_.cols(); c += simd::width, to += step) simd::store(to, simd::load(from + c));
+    if (c < x_.cols()) simd::store(to, simd::load_partial(from + c, x_.cols() - c));
+  }
+
+  MatrixView<const float> x_;
+  Index tiles_ = 0;
+  Index cols_ = 0;
+  float* panels_[2] = {};
 };
 
 namespace detail {
 
-/// XRows rows of x times the rows `first`, first + spacing, … of W.
+/// A panel of XRows rows of x times the rows `first`, first + spacing, … of W, to rows of y from `y_row` on.
 template <Index XRows, Index WRows, WeightRows Rows>
-inline void row_product_tile(MatrixView<const float> x, const Rows& weight, Index first, Index spacing,
-                             const float* bias, MatrixView<float> y) {
-  const Index in = x.cols();
-  simd::Floats sum[XRows][WRows] = {};
+inline void row_product_tile(const float* panel, Index in, const Rows& weight, Index first, Index spacing,
+                             const float* bias, MatrixView<float> y, Index y_row) {
+  constexpr Index sums = XRows * WRows;
+  simd::Floats sum[sums] = {};
   decltype(weight.row(0)) row[WRows];
 #pragma GCC unroll 8
   for (Index o = 0; o < WRows; ++o) row[o] = weight.row(first + o * spacing);
-  const auto accumulate = [&](auto&& load_w, auto&& load_x) {
+  const auto accumulate = [&](auto&& load_w) {
     simd::Floats w[WRows];
 #pragma GCC unroll 8
     for (Index o = 0; o < WRows; ++o) w[o] = load_w(o);
 #pragma GCC unroll 8
     for (Index r = 0; r < XRows; ++r) {
-      const simd::Floats v = load_x(x.row(r));
+      const simd::Floats v = simd::load(panel + r * simd::width);
 #pragma GCC unroll 8
-      for (Index o = 0; o < WRows; ++o) sum[r][o] = simd::fma(w[o], v, sum[r][o]);
+      for (Index o = 0; o < WRows; ++o) sum[r * WRows + o] = simd::fma(w[o], v, sum[r * WRows + o]);
     }
+    panel += XRows * simd::width;
   };
   constexpr Index block = Rows::block_columns;
   Index c = 0;
@@ -54,78 +107,74 @@ inline void row_product_tile(MatrixView<const float> x, const Rows& weight, Inde
     const auto blocks = block_of(std::make_index_sequence<WRows>());
 #pragma GCC unroll 16
     for (Index i = 0; i < block / simd::width; ++i) {
-      accumulate([&](Index o) { return blocks[static_cast<std::size_t>(o)].vector(i); },
-                 [c, i](const float* p) { return simd::load(p + c + i * simd::width); });
+      accumulate([&](Index o) { return blocks[static_cast<std::size_t>(o)].vector(i); });
     }
   }
-  for (; c < in; c += simd::width) {
-    if (const Index rest = in - c; rest >= simd::width) {
-      accumulate([&](Index o) { return row[o].load(c); }, [c](const float* p) { return simd::load(p + c); });
-    } else {
-      accumulate([&](Index o) { return row[o].load_partial(c, rest); },
-                 [c, rest](const float* p) { return simd::load_partial(p + c, rest); });
-    }
+  for (; c + simd::width <= in; c += simd::width) accumulate([&](Index o) { return row[o].load(c); });
+  if (c < in) accumulate([&](Index o) { return row[o].load_partial(c, in - c); });
+  float total[sums];
+#pragma GCC unroll 8
+  for (Index i = 0; i + 4 <= sums; i += 4) {
+    const simd::Floats four[4] = {sum[i], sum[i + 1], sum[i + 2], sum[i + 3]};
+    simd::reduce_add_four(four, total + i);
   }
+#pragma GCC unroll 4
+  for (Index i = sums / 4 * 4; i < sums; ++i) total[i] = simd::reduce_add(sum[i]);
 #pragma GCC unroll 8
   for (Index r = 0; r < XRows; ++r) {
-    float total[WRows];
-    if constexpr (WRows == 4) {
-      simd::reduce_add_four(sum[r], total);
-    } else {
-      for (Index o = 0; o < WRows; ++o) total[o] = simd::reduce_add(sum[r][o]);
-    }
+#pragma GCC unroll 8
     for (Index o = 0; o < WRows; ++o) {
       const Index to = first + o * spacing;
-      y.row(r)[to] = total[o] + (bias != nullptr ? bias[to] : 0.0F);
+      y.row(y_row + r)[to] = total[r * WRows + o] + (bias != nullptr ? bias[to] : 0.0F);
     }
   }
 }
 
-/// The same for the first min(x.rows(), XRows) rows of x.
-template <Index XRows, Index WRows, WeightRows Rows>
-inline void row_product_few(MatrixView<const float> x, const Rows& weight, Index first, Index spacing,
-                            const float* bias, MatrixView<float> y) {
-  if constexpr (XRows > 1) {
-    if (x.rows() < XRows) return row_product_few<XRows - 1, WRows>(x, weight, first, spacing, bias, y);
+/// The same for any number of rows from Least to XRows.
+template <Index XRows, Index Least, Index WRows, WeightRows Rows>
+inline void row_product_few(const float* panel, Index count, Index in, const Rows& weight, Index first, Index spacing,
+                            const float* bias, MatrixView<float> y, Index y_row) {
+  if constexpr (XRows > Least) {
+    if (count < XRows) {
+      return row_product_few<XRows - 1, Least, WRows>(panel, count, in, weight, first, spacing, bias, y, y_row);
+    }
   }
-  row_product_tile<XRows, WRows>(x, weight, first, spacing, bias, y);
+  row_product_tile<XRows, WRows>(panel, in, weight, first, spacing, bias, y, y_row);
 }
 
 /// Rows [first, last) of W as WRows streams, each a contiguous part of them: a core's prefetchers follow one stream a
-/// page, and several far apart bring in half as much again as one.
-template <Index XRows, Index WRows, WeightRows Rows>
-inline void row_product_streams(MatrixView<const float> x, const Rows& weight, Index first, Index last,
-                                const float* bias, MatrixView<float> y) {
-  const Index tiles = ceil_div(x.rows(), XRows);
-  const auto each_x_tile = [&](auto&& product) {
-    for (Index t = 0; t < tiles; ++t) {
-      const Index begin = x.rows() * t / tiles;
-      const Index count = x.rows() * (t + 1) / tiles - begin;
-      product(x.middle_rows(begin, count), y.middle_rows(begin, count));
-    }
-  };
+/// page, and several far apart bring in half as much again as one. Tiles of x have Least to XRows rows.
+template <Index XRows, Index Least, Index WRows, WeightRows Rows>
+inline void row_product_streams(const RowPanels& x, const Rows& weight, Index first, Index last, const float* bias,
+                                MatrixView<float> y) {
+  const Index in = x.rows().cols();
   const Index length = (last - first) / WRows;
   for (Index o = first; o < first + length; ++o) {
-    each_x_tile([&](MatrixView<const float> some_x, MatrixView<float> some_y) {
-      row_product_few<XRows, WRows>(some_x, weight, o, length, bias, some_y);
-    });
+    for (Index t = 0; t < x.tiles(); ++t) {
+      row_product_few<XRows, Least, WRows>(x.panel(t, Rows::paired), x.count(t), in, weight, o, length, bias, y,
+                                           x.begin(t));
+    }
   }
   for (Index o = first + length * WRows; o < last; ++o) {
-    each_x_tile([&](MatrixView<const float> some_x, MatrixView<float> some_y) {
-      row_product_few<XRows, 1>(some_x, weight, o, 0, bias, some_y);
-    });
+    for (Index t = 0; t < x.tiles(); ++t) {
+      row_product_few<XRows, Least, 1>(x.panel(t, Rows::paired), x.count(t), in, weight, o, 0, bias, y, x.begin(t));
+    }
   }
 }
 
 }  // namespace detail
 
 /// y(r, o) = Σ_i x(r, i) W(o, i) + bias(o) for o in [first, last); y is the whole (rows, out) matrix, bias null or
-/// (out).
+/// (out). x has the order that Rows::paired says.
 template <WeightRows Rows>
-void row_products(MatrixView<const float> x, const Rows& weight, Index first, Index last, const float* bias,
+void row_products(const RowPanels& x, const Rows& weight, Index first, Index last, const float* bias,
                   MatrixView<float> y) {
-  detail::row_product_streams<RowProductTuning::x_rows<Rows>, RowProductTuning::w_rows>(x, weight, first, last, bias,
-                                                                                        y);
+  constexpr RowProductTuning::Tile low = RowProductTuning::low, high = RowProductTuning::high;
+  if (x.rows().rows() <= x.tiles() * low.x_rows) {
+    detail::row_product_streams<low.x_rows, 1, low.w_rows>(x, weight, first, last, bias, y);
+  } else {
+    detail::row_product_streams<high.x_rows, low.x_rows, high.w_rows>(x, weight, first, last, bias, y);
+  }
 }
 
 }  // namespace xlstm::cpu

@@ -113,6 +113,19 @@ inline Halves load_halves(const void* p) {
 inline Floats load(const bf16* p) { return expand_bf16(load_halves(p)); }
 inline Floats load(const f16* p) { return expand_f16(load_halves(p)); }
 
+/// Of 2·width elements those with even and those with odd numbers.
+inline Words load_pairs(const bf16* p) {
+  Words w;
+  std::memcpy(&w, p, sizeof w);
+  return w;
+}
+inline Floats load_even(const bf16* p) {
+  return as_floats(std::endian::native == std::endian::little ? load_pairs(p) << 16 : load_pairs(p) & 0xffff0000U);
+}
+inline Floats load_odd(const bf16* p) {
+  return as_floats(std::endian::native == std::endian::little ? load_pairs(p) & 0xffff0000U : load_pairs(p) << 16);
+}
+
 /// The first `count` < width elements, zeros after them.
 inline Floats load_partial(const float* p, Index count) {
 #if defined(XLSTM_SIMD_AVX512)
@@ -253,6 +266,16 @@ inline Floats add_across_two(Floats a, Floats b, std::index_sequence<Lane...>) {
 }
 }  // namespace detail
 
+/// The even lanes of a and b, and the odd ones.
+template <std::size_t... Lane>
+inline void split_pairs(Floats a, Floats b, Floats& even, Floats& odd, std::index_sequence<Lane...>) {
+  even = __builtin_shufflevector(a, b, (2 * static_cast<int>(Lane))...);
+  odd = __builtin_shufflevector(a, b, (2 * static_cast<int>(Lane) + 1)...);
+}
+inline void split_pairs(Floats a, Floats b, Floats& even, Floats& odd) {
+  split_pairs(a, b, even, odd, std::make_index_sequence<width>());
+}
+
 /// Transposes the width × width matrix whose rows are v[0], …, v[width − 1].
 inline void transpose(Floats* v) { detail::transpose_step<width / 2>(v); }
 
@@ -260,7 +283,7 @@ inline void transpose(Floats* v) { detail::transpose_step<width / 2>(v); }
 inline float reduce_add(Floats v) { return detail::add_across<width / 2>(v)[0]; }
 
 /// reduce_add of four vectors, bit for bit, in about a third of the work.
-inline void reduce_add_four(const Floats (&v)[4], float (&sums)[4]) {
+inline void reduce_add_four(const Floats (&v)[4], float* sums) {
   constexpr auto lanes = std::make_index_sequence<width>();
   const Floats ab = detail::add_across_two<width / 2>(v[0], v[1], lanes);
   const Floats cd = detail::add_across_two<width / 2>(v[2], v[3], lanes);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -13,7 +14,8 @@ namespace xlstm::cpu {
 /// What a product kernel reads a weight matrix (out, in) through: vectors of simd::width floats of one row.
 /// `load(column)` may touch columns [column, column + width) of its row, `load_partial` `count` < width of them; column
 /// is a multiple of width. `block(column)` is what the fastest loop reads: `block_columns` columns (a multiple of
-/// width) from a multiple of that on, all inside the row, `vector(i)` the i-th width of them.
+/// width) from a multiple of that on, all inside the row, `vector(i)` the i-th width of them; of `paired` rows
+/// `vector(0)` is the block's even columns and `vector(1)` its odd ones.
 /// `address(column)` is where that column's bytes begin (for prefetching), `row_bytes` what a row costs to read.
 template <class Rows>
 concept WeightRows = requires(const Rows& rows, Index i) {
@@ -23,15 +25,23 @@ concept WeightRows = requires(const Rows& rows, Index i) {
   rows.row(i).address(i);
   rows.row_bytes();
   Rows::block_columns;
+  Rows::paired;
 };
 
 /// Row-major weights in float, bf16 or f16 as a checkpoint holds them. `data` need not be aligned beyond 2 bytes.
 template <class W>
 struct PlainRows {
-  static constexpr Index block_columns = simd::width;
+  static constexpr bool paired = std::is_same_v<W, bf16>;  // a shift or a mask turns half of a vector into floats
+  static constexpr Index block_columns = paired ? 2 * simd::width : simd::width;
   struct Block {
     const W* data;
-    simd::Floats vector(Index i) const { return simd::load(data + i * simd::width); }
+    simd::Floats vector(Index i) const {
+      if constexpr (paired) {
+        return i == 0 ? simd::load_even(data) : simd::load_odd(data);
+      } else {
+        return simd::load(data + i * simd::width);
+      }
+    }
   };
   struct Row {
     const W* data;
