@@ -9,7 +9,7 @@ if grep -qs '^VERSION_ID="22.04"' /etc/os-release; then
   compiler_package=g++-12
 fi
 build_packages="$compiler_package cmake ninja-build libeigen3-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev"
-test_packages="$build_packages catch2"
+test_packages="$build_packages catch2 libboost-context-dev"
 # clang-format 14 it is, because versions differ in what they make of the same style.
 ci_packages="$test_packages clang-19 libclang-rt-19-dev clang-format-14 doxygen libbenchmark-dev ccache"
 

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Functions of kernels in fp32, the accurate versions (CUDA programming guide, "Mathematical Functions"): a GPU's
+// results and the host's differ by at most 4 units in the last place. Conversions of elements are exact or rounded to
+// nearest, ties to even, on both. nvcc must not be told --use_fast_math.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "xlstm/core/element.hpp"
+#include "xlstm/cuda/qualifiers.hpp"
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+namespace xlstm::cuda {
+
+XLSTM_HOST_DEVICE float exp(float x) { return ::expf(x); }
+XLSTM_HOST_DEVICE float log(float x) { return ::logf(x); }
+XLSTM_HOST_DEVICE float log1p(float x) { return ::log1pf(x); }
+XLSTM_HOST_DEVICE float tanh(float x) { return ::tanhf(x); }
+XLSTM_HOST_DEVICE float sqrt(float x) { return ::sqrtf(x); }
+XLSTM_HOST_DEVICE float abs(float x) { return ::fabsf(x); }
+/// 1/√x.
+XLSTM_HOST_DEVICE float rsqrt(float x) {
+#if defined(__CUDA_ARCH__)
+  return ::rsqrtf(x);
+#else
+  return 1.0F / ::sqrtf(x);
+#endif
+}
+/// The larger; a NaN if either is one, so that it is not lost in a maximum.
+XLSTM_HOST_DEVICE float max(float x, float y) { return x > y || x != x ? x : y; }
+
+/// σ(x), stable for every x.
+XLSTM_HOST_DEVICE float sigmoid(float x) {
+  const float e = exp(-abs(x));
+  return x >= 0.0F ? 1.0F / (1.0F + e) : e / (1.0F + e);
+}
+/// log σ(x) = −log(1 + e⁻ˣ), stable for every x.
+XLSTM_HOST_DEVICE float log_sigmoid(float x) {
+  const float tail = log1p(exp(-abs(x)));
+  return x > 0.0F ? -tail : x - tail;
+}
+/// Cap::apply (cell/gates.hpp) on a device, for SoftCap<a> and NoSoftCap.
+template <class Cap>
+XLSTM_HOST_DEVICE float soft_cap(float x) {
+  if constexpr (Cap::active) {
+    constexpr float cap = static_cast<float>(Cap::value);
+    return cap * tanh(x / cap);
+  } else {
+    return x;
+  }
+}
+
+/// An element's value.
+template <class T>
+XLSTM_HOST_DEVICE float to_float(T x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (std::is_same_v<T, f16>) return __half2float(__ushort_as_half(x.bits));
+#endif
+  return static_cast<float>(x);
+}
+/// The element nearest to x.
+template <class T>
+XLSTM_HOST_DEVICE T to_element(float x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (std::is_same_v<T, bf16>) return bf16::from_bits(__bfloat16_as_ushort(__float2bfloat16_rn(x)));
+  if constexpr (std::is_same_v<T, f16>) return f16::from_bits(__half_as_ushort(__float2half_rn(x)));
+#endif
+  return static_cast<T>(x);
+}
+
+}  // namespace xlstm::cuda
