@@ -95,6 +95,16 @@ inline std::vector<std::string> list_directory(const std::filesystem::path& path
   return names;
 }
 
+/// Returns when all that was done to the names in a directory is on the disk; a renaming may otherwise be undone by a
+/// power cut, and a later one not. Error if the disk fails.
+inline void sync_directory(const std::filesystem::path& path) {
+  const FileDescriptor directory = open_descriptor(path, O_RDONLY | O_DIRECTORY);
+  if (directory.get() < 0) return;  // a directory may be writable but not readable; what was written is in place
+  if (::fsync(directory.get()) != 0 && errno != EINVAL && errno != EROFS) {
+    fail_with_errno(path, "is changed, but cannot be flushed to the disk", errno);
+  }
+}
+
 /// How a mapped file will be read; the system reads ahead accordingly.
 enum class AccessPattern { normal, sequential, random, soon };
 
@@ -222,7 +232,8 @@ class AtomicFile {
     if (::close(descriptor_.release()) != 0) fail_with_errno(path_, "cannot be written", errno);
     if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_with_errno(path_, "cannot be replaced", errno);
     temporary_.clear();
-    sync_directory();
+    const std::filesystem::path parent = path_.parent_path();
+    sync_directory(parent.empty() ? "." : parent);
   }
 
  private:
@@ -256,15 +267,6 @@ class AtomicFile {
       if (written < 0 && errno == EINTR) continue;
       if (written < 0) fail_with_errno(path_, "cannot be written", errno);
       bytes = bytes.subspan(static_cast<std::size_t>(written));
-    }
-  }
-
-  void sync_directory() const {
-    const std::filesystem::path parent = path_.parent_path();
-    const FileDescriptor directory = open_descriptor(parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY);
-    if (directory.get() < 0) return;  // a directory may be writable but not readable; the file is in place
-    if (::fsync(directory.get()) != 0 && errno != EINVAL && errno != EROFS) {
-      fail_with_errno(path_, "is written, but its directory cannot be flushed to the disk", errno);
     }
   }
 

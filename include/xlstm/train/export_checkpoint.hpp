@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A trainer's weights as a checkpoint in the published format, in the type in which the forward pass uses them, so that
-// whoever loads it computes the same. An earlier export in the same directory is replaced file by file.
+// whoever loads it computes the same. An earlier export in the same directory is replaced: its weights at a stroke
+// where the configuration stays as it is, otherwise so that no moment shows weights beside the configuration of others.
 #pragma once
 
 #include <filesystem>
@@ -17,6 +18,40 @@
 #include "xlstm/nn/parameter.hpp"
 
 namespace xlstm {
+
+namespace detail {
+
+/// Moves model.safetensors and config.json from one directory to another on the same disk.
+inline void replace_checkpoint(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const auto move = [](const std::filesystem::path& source, const std::filesystem::path& target) {
+    std::error_code error;
+    std::filesystem::rename(source, target, error);
+    if (error) io::fail_with_errno(target, "cannot be replaced", error.value());
+  };
+  const std::filesystem::path config = to / "config.json", replaced = from / "replaced-config.json";
+  const bool exists = io::path_exists(config);
+  if (exists && io::read_text_file(config) == io::read_text_file(from / "config.json")) {
+    move(from / "model.safetensors", to / "model.safetensors");
+    io::sync_directory(to);
+    return;
+  }
+  // Each step is on the disk before the next one. A directory without config.json is no checkpoint.
+  if (exists) move(config, replaced);
+  try {
+    io::sync_directory(to);
+    move(from / "model.safetensors", to / "model.safetensors");
+  } catch (...) {
+    std::error_code ignored;
+    if (exists) std::filesystem::rename(replaced, config, ignored);
+    std::filesystem::remove_all(from, ignored);
+    throw;
+  }
+  io::sync_directory(to);
+  move(from / "config.json", config);
+  io::sync_directory(to);
+}
+
+}  // namespace detail
 
 /// Writes model.safetensors and config.json into `directory`, which may hold other files. `matrices`: the type that
 /// fp32 weight matrices are rounded to; vectors stay as they are. Throws Error if that is impossible; then what was
@@ -52,10 +87,7 @@ void export_checkpoint(const std::filesystem::path& directory, const Parameters&
     }
   });
   writer.finish();
-  for (const char* file : {"model.safetensors", "config.json"}) {
-    std::filesystem::rename(unfinished / file, directory / file, error);
-    if (error) io::fail_with_errno(directory / file, "cannot be replaced", error.value());
-  }
+  detail::replace_checkpoint(unfinished, directory);
   std::filesystem::remove_all(unfinished, error);
 }
 
