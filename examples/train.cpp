@@ -72,15 +72,31 @@ class Progress {
   Clock::time_point last_ = Clock::now();
 };
 
+void write_file(const std::filesystem::path& path, const std::string& text) {
+  xlstm::io::AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
 // What all models share: text, tokens, settings.
 struct Task {
+  const Arguments* flags;
   Settings settings;
   xlstm::CheckpointConfig model;
-  const xlstm::Tokenizer* tokenizer;
+  std::string tokenizer_json;
+  xlstm::Tokenizer tokenizer;
   xlstm::PreparedData prepared;
   bool resume;
 
   std::filesystem::path file(const char* name) const { return settings.out / name; }
+
+  // Whoever resumes finds these. The flags come last: without them there is no run.
+  void remember() const {
+    write_file(file("tokenizer.json"), tokenizer_json);
+    write_file(file("checkpoints/config.json"),
+               xlstm::to_json(model.model, settings.bf16 ? xlstm::DType::bf16 : xlstm::DType::f32, model.tokens));
+    training::store_flags(file("run.json"), *flags);
+  }
 
   // What may not change while a run goes on.
   std::string identity() const {
@@ -115,7 +131,22 @@ class Run {
   }
 
   int go() {
-    if (task_.resume) restore();
+    try {
+      return train();
+    } catch (const xlstm::Error& error) {
+      progress_.end();
+      if (!saved_) throw;
+      xlstm::fail(error.what(), "; step ", *saved_, " is saved, from where train --resume --out ",
+                  xlstm::io::printable(settings_.out.native()), " goes on");
+    }
+  }
+
+ private:
+  int train() {
+    if (task_.resume) {
+      restore();
+      task_.remember();  // not before: flags that do not fit the run must not replace those that do
+    }
     xlstm::MetricsWriter metrics(task_.file("metrics.jsonl"), step());
     say("training ", xlstm::parameter_count<Network, B>(), " parameters on ", rows_.tokens(), " tokens, ",
         rows_.rows_in_epoch(), " rows of ", settings_.length, " an epoch, from step ", step(), " to ", settings_.steps);
@@ -150,7 +181,6 @@ class Run {
     return 0;
   }
 
- private:
   Index step() const { return trainer_.counters().step; }
   bool due(Index every) const { return every > 0 && step() % every == 0; }
 
@@ -162,9 +192,10 @@ class Run {
       return;
     }
     if (state->configuration != task_.identity()) {
-      xlstm::fail(settings_.out.native(), ": the checkpoint is of another run: expected ", task_.identity(), ", found ",
-                  state->configuration);
+      xlstm::fail(xlstm::io::printable(settings_.out.native()),
+                  ": the checkpoint is of another run: ", training::difference(task_.identity(), state->configuration));
     }
+    saved_ = step();
     rows_.set_position(state->position);
     targets_ = state->tokens;
   }
@@ -226,7 +257,7 @@ class Run {
     borrowed.parameters = trainer_.parameters();
     const xlstm::Model<Network, B> model(std::move(borrowed), {.threads = settings_.threads});
     auto session = model.session();
-    std::vector<Token> prompt = task_.tokenizer->encode(settings_.sample_prompt);
+    std::vector<Token> prompt = task_.tokenizer.encode(settings_.sample_prompt);
     if (task_.model.tokens.bos) prompt.insert(prompt.begin(), *task_.model.tokens.bos);
     if (prompt.empty()) prompt.push_back(0);
     xlstm::GenerationOptions options;
@@ -236,14 +267,17 @@ class Run {
     if (task_.model.tokens.eos) options.stop_tokens = {*task_.model.tokens.eos};
     std::string text = settings_.sample_prompt;
     for (const Token token : session.generate(prompt, options)) {
-      if (task_.tokenizer->contains(token)) text += task_.tokenizer->bytes_of(token);
+      if (task_.tokenizer.contains(token)) text += task_.tokenizer.bytes_of(token);
     }
     line["sample"] = text;
     progress_.end();
     say("step ", step(), ": sample: ", xlstm::io::printable(text, 2000));
   }
 
-  void save() { checkpoints_.save(trainer_, {trainer_.counters(), rows_.position(), targets_, task_.identity()}); }
+  void save() {
+    checkpoints_.save(trainer_, {trainer_.counters(), rows_.position(), targets_, task_.identity()});
+    saved_ = step();
+  }
 
   void plot() {
     const std::string warning = xlstm::draw_plot(xlstm::read_metrics(task_.file("metrics.jsonl"), step()),
@@ -268,19 +302,19 @@ class Run {
   Clock::time_point start_;
   Index steps_here_ = 0;
   std::uint64_t targets_ = 0;
+  std::optional<Index> saved_;  // the newest checkpoint's step
   bool warned_ = false;
 };
 
-xlstm::PreparedData prepare(const Arguments& a, const xlstm::Tokenizer& tokenizer, const std::string& tokenizer_json,
-                            const xlstm::CheckpointConfig& model, const std::filesystem::path& directory) {
+xlstm::PreparedData prepare(const Arguments& a, const Task& task) {
   if (!a.has("data")) command_line::wrong_usage("--data is missing");
   const std::string end = a.choice("documents", {"end-of-text", "blank-line", "file"});
   xlstm::TextDataOptions options;
   options.document_end = end == "file"         ? xlstm::DocumentEnd::file
                          : end == "blank-line" ? xlstm::DocumentEnd::blank_line
                                                : xlstm::DocumentEnd::end_of_text;
-  options.bos = model.tokens.bos;
-  options.eos = model.tokens.eos;
+  options.bos = task.model.tokens.bos;
+  options.eos = task.model.tokens.eos;
   Progress progress(5);
   options.progress = [&](std::size_t done, std::size_t total, Index tokens) {
     if (!progress.due()) return;
@@ -290,26 +324,22 @@ xlstm::PreparedData prepare(const Arguments& a, const xlstm::Tokenizer& tokenize
   };
   std::vector<std::filesystem::path> files;
   for (const std::string& file : a.all("data")) files.emplace_back(file);
-  const auto prepared =
-      xlstm::prepare_text_data(files, tokenizer, tokenizer_json, model.model.vocab_size, directory, options);
+  const auto prepared = xlstm::prepare_text_data(files, task.tokenizer, task.tokenizer_json,
+                                                 task.model.model.vocab_size, task.file("data"), options);
   progress.end();
   say(prepared.made ? "tokenised: " : "tokens are there already: ", prepared.tokens, " tokens in ", prepared.documents,
       " documents, ", prepared.shards.size(), " shards");
   return prepared;
 }
 
-void write_file(const std::filesystem::path& path, const std::string& text) {
-  xlstm::io::AtomicFile file(path);
-  file.write(text);
-  file.commit();
-}
-
 int train(const Arguments& a, bool resume) {
-  Task task{training::read_settings(a), training::read_model(a), nullptr, {}, resume};
+  const Settings settings = training::read_settings(a);
+  const xlstm::CheckpointConfig model = training::read_model(a);
   if (!a.has("tokenizer")) command_line::wrong_usage("--tokenizer is missing");
   const std::string tokenizer_json = xlstm::io::read_text_file(a.text("tokenizer"), std::size_t{1} << 28);
-  const auto tokenizer = xlstm::Tokenizer::parse(tokenizer_json, a.text("tokenizer"));
-  task.tokenizer = &tokenizer;
+  Task task{&a, settings, model, tokenizer_json, xlstm::Tokenizer::parse(tokenizer_json, a.text("tokenizer")),
+            {}, resume};
+  const xlstm::Tokenizer& tokenizer = task.tokenizer;
   if (tokenizer.vocab_size() > task.model.model.vocab_size) {
     xlstm::fail(a.text("tokenizer"), ": ", tokenizer.vocab_size(), " tokens, but the model has a vocabulary of ",
                 task.model.model.vocab_size);
@@ -324,12 +354,13 @@ int train(const Arguments& a, bool resume) {
     std::error_code error;
     std::filesystem::create_directories(task.file("checkpoints"), error);
     if (error) xlstm::io::fail_with_errno(task.file("checkpoints"), "cannot be created", error.value());
-    write_file(task.file("tokenizer.json"), tokenizer_json);
-    write_file(task.file("checkpoints/config.json"),
-               xlstm::to_json(task.model.model, task.settings.bf16 ? xlstm::DType::bf16 : xlstm::DType::f32,
-                              task.model.tokens));
-    training::store_flags(task.file("run.json"), a);
-    task.prepared = prepare(a, tokenizer, tokenizer_json, task.model, task.file("data"));
+    if (!resume) task.remember();  // a run killed while it reads the text goes on with --resume too
+    try {
+      task.prepared = prepare(a, task);
+    } catch (const xlstm::Error&) {
+      if (!resume) std::filesystem::remove(task.file("run.json"), error);
+      throw;
+    }
     stop_on_signals();
     status = task.settings.bf16 ? Run<Network, xlstm::cpu::Backend<xlstm::bf16>>(task).go()
                                 : Run<Network, xlstm::cpu::Backend<float>>(task).go();

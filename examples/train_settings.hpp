@@ -114,6 +114,24 @@ inline void store_flags(const std::filesystem::path& run_json, const Arguments& 
   file.commit();
 }
 
+/// What of a run is not as in its checkpoint, both the text of a JSON object: "weights is "f32", expected "bf16"".
+inline std::string difference(const std::string& now, const std::string& in_checkpoint) {
+  const nlohmann::json found = xlstm::io::parse_json(now, "the run");
+  const nlohmann::json expected = xlstm::io::parse_json(in_checkpoint, "the checkpoint's configuration");
+  std::string text;
+  for (const auto& [key, value] : found.items()) {
+    const nlohmann::json* other = expected.is_object() ? xlstm::io::find_key(expected, key) : nullptr;
+    if (other != nullptr && *other == value) continue;
+    text += (text.empty() ? "" : ", ") + key;
+    if (key == "config" || key == "data") {
+      text += " is another one";
+    } else {
+      text += " is " + value.dump() + ", expected " + (other != nullptr ? other->dump() : "nothing");
+    }
+  }
+  return text;
+}
+
 /// The flags as values.
 struct Settings {
   std::filesystem::path out;

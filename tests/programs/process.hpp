@@ -3,12 +3,14 @@
 #pragma once
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <sstream>
 #include <stdexcept>
@@ -37,9 +39,10 @@ inline void write_file(const std::filesystem::path& path, std::string_view text)
   std::ofstream(path, std::ios::binary) << text;
 }
 
-/// Runs a program of examples/ and waits for it.
+/// Runs a program of examples/ and waits for it. `signal`, if given, waits until it is time for a signal and returns
+/// it.
 inline Result run(const std::string& program, const std::vector<std::string>& arguments, std::string_view input = {},
-                  const char* standard_output = nullptr) {
+                  const char* standard_output = nullptr, const std::function<int()>& signal = {}) {
   const TemporaryDirectory directory;
   const std::string in = directory / "in", out = directory / "out", err = directory / "err";
   write_file(in, input);
@@ -59,6 +62,7 @@ inline Result run(const std::string& program, const std::vector<std::string>& ar
   const int error = posix_spawn(&child, path.c_str(), &streams, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&streams);
   if (error != 0) throw std::runtime_error(path + " cannot be started");
+  if (signal) ::kill(child, signal());
   int status = 0;
   waitpid(child, &status, 0);
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status), read_file(out), read_file(err)};

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <sstream>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -28,7 +29,9 @@ struct TrainerOptions {
   double clip = 0.5;                 ///< the gradient's global norm is cut to this; 0: never
   double skip_above = 100;           ///< a step whose gradient norm is larger is skipped; 0: only if it is not finite
   Index max_consecutive_skips = 10;  ///< one more ends the training with an Error
-  Index chunk_size = 0;              ///< of the chunkwise form; 0: the model's
+  /// Tokens in a chunk of the chunkwise form; 0: the backend's choice (cpu/mlstm_tuning.hpp; the reference takes what
+  /// the cell's policy says). Results differ by rounding alone.
+  Index chunk_size = 0;
 };
 
 /// What a step did. Losses are means over the targets, in nats.
@@ -240,8 +243,11 @@ class Trainer {
     result.skipped = true;
     ++skipped_;
     if (++consecutive_skips_ <= options_.max_consecutive_skips) return;
+    std::ostringstream limit;
+    limit << "a finite one";
+    if (options_.skip_above > 0) limit << " of at most " << options_.skip_above;
     fail("training: ", consecutive_skips_, " steps in a row were skipped; at step ", step_, " the loss is ",
-         result.loss, " and the gradient norm ", result.gradient_norm, ", expected at most ", options_.skip_above,
+         result.loss, " and the gradient norm ", result.gradient_norm, ", expected ", limit.str(),
          ". Likely causes: input-gate biases that do not start at -10 (gradient-norm spikes in the first 5,000 steps),",
          " no soft caps on gates and logits (divergence after the warm-up), a learning rate too large or a warm-up too",
          " short");
