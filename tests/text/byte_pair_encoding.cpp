@@ -53,7 +53,7 @@ TEST_CASE("whole pieces may be tokens without merges") {
 
 TEST_CASE("the queue gives what plain repetition gives") {
   // Random merges over a small alphabet; the plain way merges the first pair of the lowest rank until there is none.
-  xlstm::Random random(GENERATE(1, 2, 3, 4));
+  xlstm::Random random(GENERATE(1U, 2U, 3U, 4U));
   BytePairEncoding encoding(bytes());
   std::map<std::pair<Token, Token>, std::pair<int, Token>> ranks;
   for (Token merged = 256; merged < 330; ++merged) {
