@@ -65,7 +65,7 @@ TEST_CASE("weights are one zeroed block, each parameter on a cache line of its o
       next += round_up(handle.bytes, 64);
     });
     CHECK(next - weights.memory.data() == weights.memory.bytes());
-    CHECK(std::all_of(weights.memory.data(), next, [](std::byte b) { return b == std::byte{0}; }));
+    CHECK(std::all_of<const std::byte*>(weights.memory.data(), next, [](std::byte b) { return b == std::byte{0}; }));
   };
   check(std::type_identity<cpu::Backend<float>>{});
   check(std::type_identity<cpu::Backend<bf16>>{});
