@@ -2,28 +2,10 @@
 #include "xlstm/core/arena.hpp"
 
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 #include <utility>
 
 #include "catch.hpp"
-
-namespace {
-bool memory_is_short = false;
-}
-
-// The arena's ways to ask for memory, of which the one that may fail quietly can be made to.
-[[gnu::noinline]] void* operator new[](std::size_t size, std::align_val_t alignment) {
-  const auto a = static_cast<std::size_t>(alignment);
-  if (void* p = std::aligned_alloc(a, (size + a - 1) / a * a)) return p;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void* operator new[](std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  const auto a = static_cast<std::size_t>(alignment);
-  return memory_is_short ? nullptr : std::aligned_alloc(a, (size + a - 1) / a * a);
-}
-[[gnu::noinline]] void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+#include "memory.hpp"
 
 using xlstm::Arena;
 using xlstm::ArenaScope;
@@ -73,12 +55,12 @@ TEST_CASE("without memory for one block the blocks stay, and a later release tri
     const ArenaScope scope(arena);
     for (int i = 0; i < 5; ++i) arena.allocate<float>(50000)[49999] = 1;
   };
-  memory_is_short = true;
+  xlstm::tests::memory_is_short = true;
   work();
   const std::size_t capacity = arena.capacity();
   work();
   CHECK(arena.capacity() == capacity);
-  memory_is_short = false;
+  xlstm::tests::memory_is_short = false;
   work();
   const Index settled = arena.system_allocations();
   work();

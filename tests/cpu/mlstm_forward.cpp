@@ -2,30 +2,15 @@
 // cpu::mlstm in every form against the published numbers and against the plain loops in double.
 #include "xlstm/cpu/mlstm.hpp"
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "catch.hpp"
 #include "cell_cases.hpp"
+#include "memory.hpp"
 #include "xlstm/core/arena.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 #include "xlstm/reference/mlstm_recurrent.hpp"
-
-namespace {
-std::atomic<long> allocations{0};
-}
-
-// Counted, so that a test can say that a computation allocates nothing.
-void* operator new(std::size_t size) {
-  ++allocations;
-  if (void* p = std::malloc(size > 0 ? size : 1)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 namespace {
 

@@ -1,39 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/train/trainer.hpp"
 
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <new>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "catch.hpp"
+#include "memory.hpp"
 #include "xlstm/cpu/backend.hpp"
 #include "xlstm/model/architecture.hpp"
 #include "xlstm/reference/backend.hpp"
-
-namespace {
-std::atomic<long> allocations{0};
-}
-
-// Every way to ask for memory that the library uses is counted.
-[[gnu::noinline]] void* operator new(std::size_t size) {
-  ++allocations;
-  if (void* p = std::malloc(size)) return p;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void* operator new[](std::size_t size, std::align_val_t alignment) {
-  ++allocations;
-  const auto a = static_cast<std::size_t>(alignment);
-  if (void* p = std::aligned_alloc(a, (size + a - 1) / a * a)) return p;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 using namespace xlstm;
 
@@ -271,12 +248,12 @@ TEST_CASE("After the first step nothing is allocated") {
   trainer.train_step(batch.view(), 1e-3);
   trainer.evaluate(batch.view());
   const Index arena = trainer.backend().arena().system_allocations();
-  const long before = allocations;
+  const long before = tests::allocations;
   for (int i = 0; i < 3; ++i) {
     trainer.train_step(batch.view(), 1e-3);
     trainer.evaluate(batch.view());
   }
-  CHECK(allocations - before == 0);
+  CHECK(tests::allocations - before == 0);
   CHECK(trainer.backend().arena().system_allocations() == arena);
 }
 
