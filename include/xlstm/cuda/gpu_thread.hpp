@@ -31,6 +31,7 @@ class GpuThread {
 
   __device__ __forceinline__ void sync_block() const { __syncthreads(); }
   __device__ __forceinline__ void sync_warp() const { __syncwarp(); }
+  __device__ __forceinline__ void fence() const { __threadfence(); }
 
   template <Shuffled T>
   __device__ __forceinline__ T shuffle(T x, int from) const {

@@ -74,4 +74,14 @@ XLSTM_HOST_DEVICE T to_element(float x) {
   return static_cast<T>(x);
 }
 
+/// Two elements nearest to two values, in a register (cuda/mma.hpp).
+template <class T>
+XLSTM_HOST_DEVICE std::uint32_t to_pair(float low, float high) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (std::is_same_v<T, bf16>) return std::bit_cast<std::uint32_t>(__floats2bfloat162_rn(low, high));
+  if constexpr (std::is_same_v<T, f16>) return std::bit_cast<std::uint32_t>(__floats2half2_rn(low, high));
+#endif
+  return T(low).bits | static_cast<std::uint32_t>(T(high).bits) << 16;
+}
+
 }  // namespace xlstm::cuda

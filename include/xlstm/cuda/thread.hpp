@@ -46,6 +46,7 @@ concept DeviceThread = requires(Thread& thread, typename Thread::template Shared
   // Order.
   thread.sync_block();  // all threads of the block
   thread.sync_warp();   // all lanes of the warp
+  thread.fence();       // what this thread did to global memory before is seen by all blocks before what it does after
 
   // Shuffles: lane l gets the value of lane `i`, of lane l ^ i, of lane l − i, of lane l + i; the last two leave it
   // its own value where there is no such lane.

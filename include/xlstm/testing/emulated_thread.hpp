@@ -111,6 +111,7 @@ class EmulatedThread {
 
   void sync_block(Place where = Place::current()) { block_.sync_block(index_, where); }
   void sync_warp(Place where = Place::current()) { block_.sync_warp(index_, where); }
+  void fence() const {}
 
   template <cuda::Shuffled T>
   T shuffle(T x, int from, Place where = Place::current()) {
