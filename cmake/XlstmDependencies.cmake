@@ -1,7 +1,7 @@
 # What each component of the library needs, found in one way by the build itself and by the installed package.
 #
-# xlstm_find_component(<core|io|text|device_emulation> <found_variable> <reason_variable>) looks for the component's dependencies and
-# says in reason_variable, in one line, what is missing and which Debian or Ubuntu package has it.
+# xlstm_find_component(<core|io|text|device_emulation> <found_variable> <reason_variable>) looks for the component's
+# dependencies and says in reason_variable, in one line, what is missing and which Debian or Ubuntu package has it.
 
 macro(_xlstm_find_library name header library package found reason)
   if(NOT TARGET xlstm::${name})

@@ -138,7 +138,7 @@ struct MLSTMStepKernel {
     for (int j = 0; j < in_flight; ++j) {
       rows[j] = {};
       if (read && first_row + j * rows_per_pass < Q) {
-        rows[j] = thread.template load<Width>(c + Index{j} * rows_per_pass * V);
+        rows[j] = thread.template load_streaming<Width>(c + Index{j} * rows_per_pass * V);
       }
     }
   }
