@@ -14,6 +14,7 @@
 #include "xlstm/cpu/elementwise.hpp"
 #include "xlstm/cpu/embedding.hpp"
 #include "xlstm/cpu/int8_activations.hpp"
+#include "xlstm/cpu/integer_product.hpp"
 #include "xlstm/cpu/linear.hpp"
 #include "xlstm/cpu/mlstm.hpp"
 #include "xlstm/cpu/mlstm_backward.hpp"
@@ -118,11 +119,10 @@ class Backend {
     };
     using F = typename detail::FormatOf<Matrices...>::type;
     if constexpr (QuantizedFormat<F> && has_integer_products && std::is_same_v<Activations, Int8Activations>) {
-      if (x.rows() <= few_rows) {
-        const ArenaScope scope(arena_);
-        const Int8Input<F> input(arena_, x);
-        return products(integer_rows(terms.weight, input)...);
-      }
+      if (x.rows() >= IntegerProductTuning::least_rows) return integer_linear<F>(x, terms...);
+      const ArenaScope scope(arena_);
+      const Int8Input<F> input(arena_, x);
+      return products(integer_rows(terms.weight, input)...);
     }
     products(weight_rows(terms.weight)...);
   }
@@ -239,6 +239,29 @@ class Backend {
   }
 
  private:
+  /// linear() in integers for weights of format F, and in floats for the others.
+  template <QuantizedFormat F, Index In, class... Matrices>
+  void integer_linear(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {
+    std::array<IntegerTask<F>, sizeof...(Matrices)> integers;
+    std::array<WeightTask, sizeof...(Matrices)> others;
+    std::size_t integer_count = 0, other_count = 0;
+    const auto add = [&]<class Matrix>(const LinearTerm<Matrix, float>& term, const auto& rows) {
+      if constexpr (std::is_same_v<typename detail::FormatOf<Matrix>::type, F>) {
+        integers[integer_count++] = {rows, Matrix::rows, term.bias, term.y};
+      } else {
+        others[other_count++] = {AnyWeightRows(rows), Matrix::rows, term.bias, term.y};
+      }
+    };
+    const auto add_all = [&](const auto&... rows) {
+      (add(terms, rows), ...);
+      integer_products<F>(threads(), arena_, x, std::span<const IntegerTask<F>>(integers.data(), integer_count));
+      if (other_count > 0) {
+        linear_group(threads(), arena_, x, In, std::span<const WeightTask>(others.data(), other_count));
+      }
+    };
+    add_all(weight_rows(terms.weight)...);
+  }
+
   std::shared_ptr<Resources> resources_;
   Arena arena_;
 };

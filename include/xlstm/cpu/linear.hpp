@@ -102,7 +102,7 @@ void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std:
   for (const auto& task : tasks) bytes += task.out * task.weight.row_bytes();
   const Index piece_bytes = std::clamp<Index>(bytes / (8 * exec.size()), Index{1} << 15, Index{1} << 17);
   const auto piece_rows = [piece_bytes](const WeightTask& task) {
-    return round_up(std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes())), 8);
+    return round_up(std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes())), 24);
   };
   Index pieces = 0;
   for (const auto& task : tasks) pieces += ceil_div(task.out, piece_rows(task));

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the time goes: every operation of a decode step (of one session and of eight) and of a prefill of 512 tokens,
+// of the 160M preset with random weights. Floor: the bytes of weights and states that an operation must move at the
+// bandwidth measured here, or its multiplications at the fp32 peak measured here, whichever takes longer.
+//   operations [THREADS [f32|bf16|int8|int4]]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "machine.hpp"
+#include "random_model.hpp"
+#include "xlstm/generate/session.hpp"
+#include "xlstm/model/presets.hpp"
+
+namespace {
+
+using namespace xlstm;
+
+constexpr ModelConfig config = presets::xlstm_160m;
+
+struct Entry {
+  double seconds = 0, bytes = 0, flops = 0;
+  Index calls = 0;
+};
+std::map<std::string, Entry> entries;
+
+/// Times one operation: until it is destroyed.
+class Timed {
+ public:
+  Timed(std::string name, double bytes, double flops = 0) : entry_(entries[std::move(name)]) {
+    entry_.bytes += bytes;
+    entry_.flops += flops;
+    ++entry_.calls;
+    begin_ = std::chrono::steady_clock::now();
+  }
+  ~Timed() { entry_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
+
+ private:
+  Entry& entry_;
+  std::chrono::steady_clock::time_point begin_;
+};
+
+constexpr double floats(Index count) { return 4.0 * static_cast<double>(count); }
+
+/// The backend, with a clock at every operation of inference.
+template <class W, class Activations>
+class TimedBackend : public cpu::Backend<W, Activations> {
+  using Base = cpu::Backend<W, Activations>;
+
+ public:
+  using Base::Base;
+
+  template <class Matrix>
+  void embed(std::span<const Token> tokens, const Matrix& weight, MatrixView<float, Matrix::cols> y) {
+    const Timed timed("embedding", floats(y.rows() * y.cols()));
+    Base::embed(tokens, weight, y);
+  }
+  template <Index In, class... Matrices>
+  void linear(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {
+    constexpr Index out = (Matrices::rows + ...);
+    const double bytes = (static_cast<double>(Matrices::bytes) + ...);
+    const Timed timed("linear " + std::to_string(out) + " x " + std::to_string(In), bytes,
+                      2.0 * static_cast<double>(x.rows() * out * In));
+    Base::linear(x, terms...);
+  }
+  template <Index D, Index N>
+  void rms_norm(MatrixView<const float, D> x, const VectorParameter<float, D>& weight,
+                const VectorParameter<float, N>& bias, double eps, MatrixView<float, D> y, float* scale) {
+    const Timed timed("rms_norm", 0);
+    Base::rms_norm(x, weight, bias, eps, y, scale);
+  }
+  template <Index Heads, Index Width, Index N>
+  void multihead_norm(MatrixView<const float, Width> x, const VectorParameter<float, Width>& weight,
+                      const VectorParameter<float, N>& bias, double eps, MatrixView<float, Width> y, float* mean,
+                      float* scale) {
+    const Timed timed("multihead_norm", 0);
+    Base::template multihead_norm<Heads>(x, weight, bias, eps, y, mean, scale);
+  }
+  template <Index D>
+  void add(MatrixView<const float, D> x, MatrixView<float, D> y) {
+    const Timed timed("residual", 0);
+    Base::add(x, y);
+  }
+  template <Index F>
+  void swiglu(MatrixView<float, F> gate, MatrixView<float, F> up, MatrixView<float, F> y) {
+    const Timed timed("swiglu", 0);
+    Base::swiglu(gate, up, y);
+  }
+  template <Index Width>
+  void output_gate(MatrixView<float, Width> ogate, MatrixView<float, Width> x, MatrixView<float, Width> y) {
+    const Timed timed("output_gate", 0);
+    Base::output_gate(ogate, x, y);
+  }
+  template <class Cap, Index D>
+  void soft_cap(MatrixView<float, D> y) {
+    const Timed timed("soft_cap of logits", 0);
+    Base::template soft_cap<Cap>(y);
+  }
+  template <class Cell>
+  void mlstm(const Run& run, const MLSTMInput<const float, Cell>& in, StateSlots<float> state,
+             MatrixView<float, Cell::v_width> h, cpu::MLSTMSaved<Cell>& saved) {
+    const Workload work{run.length, cpu::mlstm_chunk_size<Cell>(run), run.form == Form::recurrent};
+    const MLSTMLayerSizes sizes{0, Cell::heads, Cell::qk_dim, Cell::v_dim, work.chunk_size};
+    const double sequences = static_cast<double>(run.sequences);
+    const Timed timed("cell", 2 * sequences * floats(Cell::state_size), sequences * mlstm_cell_flops(work, sizes));
+    Base::template mlstm<Cell>(run, in, state, h, saved);
+  }
+};
+
+/// Runs `pass` for about a second and prints what its operations took on average.
+template <class Pass>
+void table(const std::string& title, const bench::Machine& machine, Pass&& pass) {
+  pass();
+  entries.clear();
+  Index passes = 0;
+  const auto begin = std::chrono::steady_clock::now();
+  double seconds = 0;
+  for (; seconds < 1 || passes < 2; ++passes) {
+    pass();
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  const double each = seconds / static_cast<double>(passes);
+  std::printf("\n%s: %.3f ms\n| operation | calls | µs | share | floor, µs | time / floor |\n|---|---|---|---|---|---|\n",
+              title.c_str(), each * 1e3);
+  double rest = each;
+  std::vector<std::pair<std::string, Entry>> sorted(entries.begin(), entries.end());
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  for (const auto& [name, e] : sorted) {
+    const double n = static_cast<double>(passes), time = e.seconds / n;
+    const double floor = std::max(e.bytes / machine.bandwidth, e.flops / machine.peak) / n;
+    rest -= time;
+    std::printf("| %s | %td | %.1f | %.1f %% | ", name.c_str(), e.calls / passes, time * 1e6, 100 * time / each);
+    if (floor * 1e6 >= 1) {
+      std::printf("%.1f | %.2f |\n", floor * 1e6, time / floor);
+    } else {
+      std::printf("| |\n");
+    }
+  }
+  std::printf("| all else | | %.1f | %.1f %% | | |\n", rest * 1e6, 100 * rest / each);
+}
+
+template <class W, class Activations = cpu::FloatActivations>
+void tables(const std::string& format, int threads, const bench::Machine& machine) {
+  using M = LanguageModel<config, TimedBackend<W, Activations>>;
+  const M model = bench::random_model<M>(threads);
+  Random random(2);
+  const auto tokens = [&](std::size_t count) {
+    std::vector<Token> all(count);
+    for (Token& t : all) t = static_cast<Token>(random.below(static_cast<std::uint64_t>(config.vocab_size)));
+    return all;
+  };
+  for (const std::size_t count : {1, 8}) {
+    std::vector<Session<M>> sessions(count, model.session());
+    std::vector<Session<M>*> pointers;
+    for (auto& s : sessions) pointers.push_back(&s);
+    const std::vector<Token> next = tokens(count);
+    table(format + ", one token of " + std::to_string(count), machine, [&] { Session<M>::step(pointers, next); });
+  }
+  const std::vector<Token> prompt = tokens(512);
+  auto session = model.session();
+  table(format + ", prefill of 512", machine, [&] {
+    session.reset();
+    session.prefill(prompt);
+  });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int threads = argc > 1 ? std::atoi(argv[1]) : 2;
+  const std::string only = argc > 2 ? argv[2] : "";
+  try {
+    const bench::Machine machine(threads);
+    std::printf("%d threads, %.1f GB/s, %.0f GFLOP/s\n", threads, machine.bandwidth * 1e-9, machine.peak * 1e-9);
+    if (only.empty() || only == "f32") tables<float>("f32", threads, machine);
+    if (only.empty() || only == "bf16") tables<bf16>("bf16", threads, machine);
+    if (only.empty() || only == "int8") tables<int8, cpu::Int8Activations>("int8", threads, machine);
+    if (only.empty() || only == "int4") tables<int4, cpu::Int8Activations>("int4", threads, machine);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+  return 0;
+}
