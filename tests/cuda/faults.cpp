@@ -20,13 +20,15 @@ namespace {
 
 struct Floats : cuda::SharedArray<float, 256> {};
 struct Matrix : cuda::SharedArray<bf16, 16 * 16> {};
+struct Early : cuda::SharedArray<float, 64> {};
+struct Late : cuda::SharedArray<int, 64> {};
 
 /// The fault F::run(thread, memory), for 64 threads; `memory` is 256 floats in global memory.
 template <class F>
 struct Faulty {
   float* memory;
   static constexpr int threads = 64;
-  using Shared = cuda::SharedLayout<Floats, Matrix>;
+  using Shared = cuda::SharedLayout<Floats, Matrix, cuda::SharedOverlay<Early, Late>>;
   template <cuda::DeviceThread Thread>
   void operator()(Thread& thread) const {
     F::run(thread, memory);
@@ -155,6 +157,31 @@ TEST_CASE("A read of shared memory that nobody has written is found", "[cuda]") 
   found<UnwrittenSum>("Floats[0], which nobody has written");
   float y = 0;
   REQUIRE_THROWS_WITH(emulate({2}, FromTheBlockBefore{&y}), Contains("which nobody has written"));
+}
+
+XLSTM_FAULT(OverlayWithoutBarrier) {
+  thread.template shared<Early>()[thread.index()] = 1;
+  thread.template shared<Late>()[thread.index()] = 1;
+}
+XLSTM_FAULT(OverlayRemembered) {
+  auto early = thread.template shared<Early>();
+  early[thread.index()] = 1;
+  thread.sync_block();
+  thread.template shared<Late>()[thread.index()] = 1;
+  thread.sync_block();
+  y[thread.index()] = early[thread.index()];
+}
+XLSTM_FAULT(OverlayUnderACopy) {
+  thread.template copy_async<1>(thread.template shared<Early>() + thread.index(), y + thread.index());
+  thread.copy_async_commit();
+  thread.sync_block();
+  thread.template shared<Late>()[thread.index()] = 1;
+}
+
+TEST_CASE("Mistakes with memory that arrays share are found", "[cuda]") {
+  found<OverlayWithoutBarrier>(", whose memory is that of ", ", without a barrier of the block in between");
+  found<OverlayRemembered>("Early[", "which nobody has written");
+  found<OverlayUnderACopy>("Late, whose memory is that of ", "copies asynchronously and has not waited");
 }
 
 // ---- bounds ----

@@ -337,17 +337,55 @@ struct Layouts {
   struct A : cuda::SharedArray<xlstm::bf16, 3> {};
   struct B : cuda::SharedArray<float, 2, 128> {};
   struct C : cuda::SharedArray<char, 1> {};
+  struct D : cuda::SharedArray<double, 3> {};
 };
 
-TEST_CASE("Shared arrays lie one after another, aligned", "[cuda]") {
+TEST_CASE("Shared arrays lie one after another, aligned; those of an overlay in the same place", "[cuda]") {
   using S = cuda::SharedLayout<Layouts::A, Layouts::B, Layouts::C>;
-  STATIC_REQUIRE(S::offset_of<Layouts::A>() == 0);
-  STATIC_REQUIRE(S::offset_of<Layouts::B>() == 128);
-  STATIC_REQUIRE(S::offset_of<Layouts::C>() == 144);
+  STATIC_REQUIRE(S::offset<Layouts::A>() == 0);
+  STATIC_REQUIRE(S::offset<Layouts::B>() == 128);
+  STATIC_REQUIRE(S::offset<Layouts::C>() == 144);
   STATIC_REQUIRE(S::bytes == 145);
-  STATIC_REQUIRE(S::index_of<Layouts::C>() == 2);
+  STATIC_REQUIRE(S::index<Layouts::C>() == 2);
+  STATIC_REQUIRE(!S::contains<Layouts::D>);
+  using O = cuda::SharedLayout<Layouts::C, cuda::SharedOverlay<Layouts::D, cuda::SharedLayout<Layouts::A, Layouts::B>>>;
+  STATIC_REQUIRE(O::offset<Layouts::D>() == 128);
+  STATIC_REQUIRE(O::offset<Layouts::A>() == 128);
+  STATIC_REQUIRE(O::offset<Layouts::B>() == 256);
+  STATIC_REQUIRE(O::index<Layouts::B>() == 3);
+  STATIC_REQUIRE(O::bytes == 264);
   STATIC_REQUIRE(cuda::SharedLayout<>::bytes == 0);
   STATIC_REQUIRE(cuda::SharedOf<Places>::bytes == 0);
+}
+
+/// Two phases that use the same memory, twice.
+struct Phases {
+  struct First : cuda::SharedArray<int, 64> {};
+  struct Second : cuda::SharedArray<float, 32> {};
+  struct Third : cuda::SharedArray<int, 32> {};
+  using Shared = cuda::SharedLayout<cuda::SharedOverlay<First, cuda::SharedLayout<Second, Third>>>;
+  template <class Thread>
+  static void run(Thread& thread, int* y) {
+    auto first = thread.template shared<First>();
+    auto third = thread.template shared<Third>();
+    const int i = thread.index();
+    for (int round = 0; round < 2; ++round) {
+      first[i] = i + round;
+      thread.sync_block();
+      const int x = first[63 - i];
+      thread.sync_block();
+      if (i < 32) thread.template shared<Second>()[i] = 1;
+      if (i < 32) third[i] = x;
+      thread.sync_block();
+      y[i] = third[i % 32];
+      thread.sync_block();
+    }
+  }
+};
+
+TEST_CASE("Phases of a kernel share memory", "[cuda]") {
+  const auto y = run<64, Phases, int, Phases::Shared>(64);
+  for (int i = 0; i < 64; ++i) REQUIRE(y[static_cast<std::size_t>(i)] == 64 - i % 32);
 }
 
 }  // namespace

@@ -55,9 +55,10 @@ class GpuThread {
 
   template <class Array>
   __device__ __forceinline__ typename Array::value_type* shared() const {
-    extern __shared__ __align__(128) unsigned char block_memory[];
-    static_assert(Array::alignment <= 128, "xlstm: shared memory is aligned to 128 bytes at most");
-    constexpr Index offset = SharedOf<K>::template offset_of<Array>();
+    static_assert(SharedOf<K>::template contains<Array>,
+                  "xlstm: the kernel uses a shared array that its SharedLayout does not list");
+    extern __shared__ __align__(1024) unsigned char block_memory[];
+    constexpr Index offset = SharedOf<K>::template offset<Array>();
     return reinterpret_cast<typename Array::value_type*>(block_memory + offset);
   }
 

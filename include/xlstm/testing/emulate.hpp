@@ -7,7 +7,8 @@
 //   - a read of shared memory that the block has not written;
 //   - an access beyond a shared array; a vector, copy or matrix row that is not aligned;
 //   - a barrier of the block or warp that is missing between accesses to shared memory, of which one writes: who
-//     accessed what is followed, so it need not do harm in the run (testing/emulated_array.hpp);
+//     accessed what is followed, so it need not do harm in the run (testing/emulated_array.hpp); the barrier, too, that
+//     is missing between the uses of memory by different arrays;
 //   - a barrier that some threads of the block miss, or that they wait at in another place, and a shuffle, vote,
 //     matrix load or product that some lanes of the warp miss or do in another place;
 //   - asynchronous copies: memory used before the wait, a source that changes before it, a wait that is missing at all.
@@ -18,6 +19,7 @@
 // A kernel that spins until another thread writes does not end here.
 #pragma once
 
+#include <map>
 #include <numeric>
 
 #include "xlstm/cuda/launch.hpp"
@@ -40,8 +42,13 @@ void emulate(cuda::GridSize grid, const K& kernel, const EmulationOptions& optio
          " blocks; expected none negative, and at most ", most, " in the second and third dimension");
   }
   std::vector<detail::EmulatedArray> arrays;
-  cuda::SharedOf<K>::for_each([&]<class Array>() {
+  std::map<int, std::shared_ptr<detail::Overlay>> overlays;
+  cuda::SharedOf<K>::for_each([&]<class Array>(int overlay, int alternative) {
     arrays.emplace_back(cuda::type_name<Array>(), Array::count, static_cast<Index>(sizeof(typename Array::value_type)));
+    if (overlay < 0) return;
+    auto& shared = overlays[overlay];
+    if (!shared) shared = std::make_shared<detail::Overlay>();
+    arrays.back().join(shared, alternative);
   });
   detail::EmulatedBlock block(cuda::type_name<K>(), K::threads, grid, std::move(arrays));
   const std::function<void(int)> run_thread = [&](int index) {

@@ -7,10 +7,13 @@
 // barriers (epoch) and its warp's (warp_sync).
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "xlstm/core/error.hpp"
@@ -48,14 +51,15 @@ struct Accesses {
   std::uint32_t warp_sync = 0;  ///< of the warp, if it is one
   std::uint32_t lanes = 0;      ///< those that accessed since then
   int warp = 0;
-  int last = 0;  ///< a thread of them, for the message
+  int last = 0;   ///< the latest, for the message
+  int other = 0;  ///< the latest of another warp than its
   bool atomic = false;
 
   void add(const Position& by, bool is_atomic) {
     const int by_warp = by.thread / 32;
     const std::uint32_t bit = std::uint32_t{1} << (by.thread % 32);
     if (epoch != by.epoch) {
-      *this = {by.epoch, by.warp_sync, bit, by_warp, by.thread, is_atomic};
+      *this = {by.epoch, by.warp_sync, bit, by_warp, by.thread, by.thread, is_atomic};
       return;
     }
     if (warp != by_warp) {
@@ -66,17 +70,27 @@ struct Accesses {
     } else {
       lanes |= bit;
     }
+    if (last / 32 != by_warp) other = last;
     last = by.thread;
     atomic = is_atomic;
   }
   /// A thread that accessed and is not in order with `now`; −1 if there is none.
   int conflict(const Position& now) const {
     if (epoch != now.epoch) return -1;
-    if (warp != now.thread / 32) return last;
+    if (warp != now.thread / 32) return last / 32 != now.thread / 32 ? last : other;
     if (warp_sync != now.warp_sync) return -1;
     const std::uint32_t others = lanes & ~(std::uint32_t{1} << (now.thread % 32));
     return others == 0 ? -1 : warp * 32 + std::countr_zero(others);
   }
+};
+
+/// Memory that belongs to one of several alternatives at a time.
+struct Overlay {
+  int alternative = 0;      ///< whose it is
+  std::uint32_t since = 0;  ///< the epoch in which it became so
+  std::uint32_t last = 0;   ///< the latest in which it was used
+  std::string user;         ///< the array that was used
+  int copies = 0;           ///< elements that are being copied to
 };
 
 /// The array, for all blocks of a launch, one after another.
@@ -89,12 +103,19 @@ class EmulatedArray {
         memory_(static_cast<std::size_t>(ceil_div(count * element_bytes, 16))),
         elements_(static_cast<std::size_t>(count)) {}
 
+  /// Makes the array's memory the overlay's, of one of its alternatives.
+  void join(std::shared_ptr<Overlay> overlay, int alternative) {
+    overlay_ = std::move(overlay);
+    alternative_ = alternative;
+  }
+
   const std::string& name() const { return name_; }
   Index element_bytes() const { return element_bytes_; }
 
   /// A new block has nothing in its memory: a signalling NaN as float, a NaN as bf16 and f16.
   void start_block(std::uint32_t epoch) {
     first_epoch_ = epoch;
+    if (overlay_) *overlay_ = {};
     for (auto& chunk : memory_) {
       for (auto& word : chunk.words) word = poison;
     }
@@ -104,10 +125,11 @@ class EmulatedArray {
   /// The address of `count` elements that `by` reads.
   const std::byte* read(const Position& by, Index first, Index count) {
     check_bounds(by, first, count, "reads");
+    claim(by, "reads");
     for (Index i = first; i < first + count; ++i) {
       Element& element = elements_[static_cast<std::size_t>(i)];
       check_copy(by, element, i, "reads");
-      if (element.writes.epoch < first_epoch_) {
+      if (!written(element)) {
         fault("thread ", by.thread, " reads ", name_, "[", i, "], which nobody has written");
       }
       check_order(by, element.writes, i, "reads", "wrote");
@@ -118,6 +140,7 @@ class EmulatedArray {
   /// The address of `count` elements that `by` writes.
   std::byte* write(const Position& by, Index first, Index count) {
     check_bounds(by, first, count, "writes");
+    claim(by, "writes");
     for (Index i = first; i < first + count; ++i) {
       Element& element = elements_[static_cast<std::size_t>(i)];
       check_write(by, element, i);
@@ -128,9 +151,10 @@ class EmulatedArray {
   /// The address of an element that `by` changes atomically.
   std::byte* change_atomically(const Position& by, Index i) {
     check_bounds(by, i, 1, "adds to");
+    claim(by, "adds to");
     Element& element = elements_[static_cast<std::size_t>(i)];
     check_copy(by, element, i, "adds to");
-    if (element.writes.epoch < first_epoch_) {
+    if (!written(element)) {
       fault("thread ", by.thread, " adds to ", name_, "[", i, "], which nobody has written");
     }
     if (!element.writes.atomic) check_order(by, element.writes, i, "adds to", "wrote");
@@ -142,17 +166,21 @@ class EmulatedArray {
   /// An asynchronous copy by `by` to `count` elements is under way: nobody may touch them.
   void begin_copy(const Position& by, Index first, Index count) {
     check_bounds(by, first, count, "copies to");
+    claim(by, "copies to");
     for (Index i = first; i < first + count; ++i) {
       Element& element = elements_[static_cast<std::size_t>(i)];
       check_write(by, element, i);
       element.copy_of = by.thread;
+      if (overlay_) ++overlay_->copies;
     }
   }
   /// The thread waited for its copy: it has now written these elements.
   std::byte* end_copy(const Position& by, Index first, Index count) {
+    claim(by, "copies to");
     for (Index i = first; i < first + count; ++i) {
       Element& element = elements_[static_cast<std::size_t>(i)];
       element.copy_of = nobody;
+      if (overlay_) --overlay_->copies;
       element.writes.add(by, false);
     }
     return at(first);
@@ -171,6 +199,25 @@ class EmulatedArray {
   };
 
   std::byte* at(Index i) { return reinterpret_cast<std::byte*>(memory_.data()) + i * element_bytes_; }
+
+  bool written(const Element& element) const {
+    return element.writes.epoch >= (overlay_ ? std::max(first_epoch_, overlay_->since) : first_epoch_);
+  }
+  /// Takes over the memory of another alternative, or fails where that may still be in use.
+  void claim(const Position& by, const char* does) {
+    if (!overlay_) return;
+    if (overlay_->alternative != alternative_) {
+      if (overlay_->last == by.epoch || overlay_->copies > 0) {
+        fault("thread ", by.thread, " ", does, " ", name_, ", whose memory is that of ", overlay_->user,
+              overlay_->copies > 0 ? ", to which a thread copies asynchronously and has not waited"
+                                   : ", without a barrier of the block in between");
+      }
+      overlay_->alternative = alternative_;
+      overlay_->since = by.epoch;
+    }
+    overlay_->last = by.epoch;
+    if (overlay_->user != name_) overlay_->user = name_;
+  }
 
   void check_bounds(const Position& by, Index first, Index count, const char* does) const {
     if (first < 0 || first > count_ - count) {
@@ -203,6 +250,8 @@ class EmulatedArray {
   std::vector<Chunk> memory_;
   std::vector<Element> elements_;
   std::uint32_t first_epoch_ = 1;
+  std::shared_ptr<Overlay> overlay_;
+  int alternative_ = 0;
 };
 
 }  // namespace detail

@@ -137,7 +137,9 @@ class EmulatedThread {
 
   template <class Array>
   EmulatedPointer<typename Array::value_type> shared() {
-    return {block_, block_.array(cuda::SharedOf<K>::template index_of<Array>()), index_};
+    static_assert(cuda::SharedOf<K>::template contains<Array>,
+                  "xlstm: the kernel uses a shared array that its SharedLayout does not list");
+    return {block_, block_.array(cuda::SharedOf<K>::template index<Array>()), index_};
   }
 
   template <int N, class T>
