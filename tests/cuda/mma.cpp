@@ -87,6 +87,23 @@ TEMPLATE_TEST_CASE("A warp multiplies 16 × 16 by 16 × 8", "[cuda]", bf16, f16)
   REQUIRE(columns == expected);
 }
 
+TEST_CASE("Sums become the left operand of the next product", "[cuda]") {
+  for (int lane = 0; lane < 32; ++lane) {
+    const auto entry = [](int r, int c) { return static_cast<float>(16 * r + c); };
+    cuda::FragmentC sums[2];
+    for (int tile = 0; tile < 2; ++tile) {
+      for (int i = 0; i < 4; ++i) {
+        sums[tile].values[i] = entry(cuda::FragmentC::row(lane, i), 8 * tile + cuda::FragmentC::column(lane, i));
+      }
+    }
+    using A = cuda::FragmentA<bf16>;
+    const A a = cuda::as_a<bf16>(sums[0], sums[1]);
+    for (int i = 0; i < A::elements; ++i) {
+      REQUIRE(float{cuda::unpack<bf16>(a.registers[i / 2], i % 2)} == entry(A::row(lane, i), A::column(lane, i)));
+    }
+  }
+}
+
 TEST_CASE("Two elements in a register", "[cuda]") {
   const auto packed = cuda::pack(bf16(1.5F), bf16(-2.0F));
   REQUIRE(packed == 0xc0003fc0U);

@@ -29,15 +29,15 @@ concept Launcher = requires(L& launcher, GridSize grid, const detail::NoKernel& 
 
 #if defined(__CUDACC__)
 
-/// Throws xlstm::Error if a call of CUDA's failed: `call`, what it was about, and the device.
+/// Throws xlstm::Error if a call of CUDA's failed: what was called, on which device, and what CUDA says.
 inline void check(cudaError_t status, const std::string& call) {
   if (status == cudaSuccess) return;
-  int device = -1;
+  int device = 0;
   cudaDeviceProp properties{};
-  const bool known =
-      cudaGetDevice(&device) == cudaSuccess && cudaGetDeviceProperties(&properties, device) == cudaSuccess;
-  fail("cuda: ", call, " on device ", device, " (", known ? properties.name : "unknown",
-       "): ", cudaGetErrorString(status));
+  if (cudaGetDevice(&device) != cudaSuccess || cudaGetDeviceProperties(&properties, device) != cudaSuccess) {
+    fail("cuda: ", call, ": there is no usable device: ", cudaGetErrorString(status));
+  }
+  fail("cuda: ", call, " on device ", device, " (", properties.name, "): ", cudaGetErrorString(status));
 }
 
 namespace detail {

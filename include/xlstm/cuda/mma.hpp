@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "xlstm/core/element.hpp"
+#include "xlstm/cuda/math.hpp"
 #include "xlstm/cuda/qualifiers.hpp"
 
 namespace xlstm::cuda {
@@ -66,6 +67,14 @@ struct FragmentC {
 /// The types that m16n8k16 multiplies.
 template <class T>
 concept TensorCoreElement = std::is_same_v<T, bf16> || std::is_same_v<T, f16>;
+
+/// A of the next product from two neighbouring tiles of sums, columns 0…7 and 8…15 of it, rounded to T: where a lane's
+/// sums are is where its elements of A have to be.
+template <TensorCoreElement T>
+XLSTM_HOST_DEVICE FragmentA<T> as_a(const FragmentC& left, const FragmentC& right) {
+  return {{to_pair<T>(left.values[0], left.values[1]), to_pair<T>(left.values[2], left.values[3]),
+           to_pair<T>(right.values[0], right.values[1]), to_pair<T>(right.values[2], right.values[3])}};
+}
 
 // The loads below are ldmatrix: rows of 8 elements that begin at multiples of 16 bytes. Where rows follow each other at
 // a distance of 16 bytes modulo 128 (an odd number of 16-byte units), none of the banks is used twice.
