@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// How fast the linear layer's products are, beside what the machine can do at all: the read bandwidth of a sum
-// over a large array and the fp32 rate of independent multiply-adds. bench/matrix_torch.py measures the same in
-// PyTorch.
+// How fast the linear layer's products are, beside what the machine can do at all (machine.hpp): the bandwidth at which
+// a large array is read, as one stream or several a thread, and the fp32 rate of independent multiply-adds.
+// bench/matrix_torch.py measures the same in PyTorch.
 //   matrix --benchmark_min_time=0.5 --benchmark_filter='decode|bandwidth'
 // GB/s counts every weight once; weights rotate over copies of more than the last-level cache. GFLOP/s counts
 // 2·rows·in·out.
@@ -14,9 +14,11 @@
 #include <type_traits>
 #include <vector>
 
+#include "machine.hpp"
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/element.hpp"
 #include "xlstm/cpu/int8_activations.hpp"
+#include "xlstm/cpu/integer_product.hpp"
 #include "xlstm/cpu/linear.hpp"
 #include "xlstm/cpu/quantized_rows.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -53,53 +55,19 @@ void rates(benchmark::State& state, double bytes, double flops) {
   if (flops > 0) state.counters["GFLOP/s"] = Counter(n * flops * 1e-9, Counter::kIsRate);
 }
 
-/// The floor of decoding: the sum of a large array, read as one stream or as four.
+/// The floor of decoding.
 template <Index Streams>
 void read_bandwidth(benchmark::State& state, Index threads) {
-  const float* data = weights();
-  constexpr Index piece = 1 << 15;
-  constexpr Index pieces = rotation_bytes / 4 / piece;
-  constexpr Index part = piece / Streams;
-  constexpr Index chains = Streams == 1 ? 8 : 1;
-  std::vector<float> sums(static_cast<std::size_t>(pieces));
-  for (auto _ : state) {
-    pool(threads).parallel_for(pieces, [&](Index p, int) {
-      simd::Floats sum[Streams * chains] = {};
-      for (Index i = 0; i < part; i += chains * simd::width) {
-#pragma GCC unroll 8
-        for (Index j = 0; j < Streams * chains; ++j) {
-          const float* from = data + p * piece + (j / chains) * part + i + (j % chains) * simd::width;
-          if (Streams > 1) simd::prefetch(from + 512);
-          sum[j] += simd::load(from);
-        }
-      }
-      for (Index j = 1; j < Streams * chains; ++j) sum[0] += sum[j];
-      sums[static_cast<std::size_t>(p)] = simd::reduce_add(sum[0]);
-    });
-    benchmark::DoNotOptimize(sums.data());
-  }
-  rates(state, static_cast<double>(rotation_bytes), 0);
+  static const bench::LargeArray array(Index{1} << 30);
+  for (auto _ : state) bench::read_once<Streams>(pool(threads), array);
+  rates(state, static_cast<double>(array.bytes()), 0);
 }
 
-/// The ceiling of everything else: multiply-adds on registers.
+/// The ceiling of everything else.
 void fp32_peak(benchmark::State& state, Index threads) {
-  constexpr Index steps = 100000;
-  constexpr int chains = simd::registers == 32 ? 24 : 12;
-  for (auto _ : state) {
-    pool(threads).parallel_for(threads, [&](Index, int) {
-      simd::Floats sum[chains];
-      for (int j = 0; j < chains; ++j) sum[j] = simd::broadcast(static_cast<float>(j));  // equal chains would be merged
-      const simd::Floats a = simd::broadcast(0.999F), b = simd::broadcast(0.001F);
-      for (Index i = 0; i < steps; ++i) {
-#pragma GCC unroll 32
-        for (int j = 0; j < chains; ++j) {
-          sum[j] = simd::fma(sum[j], a, b);
-        }
-      }
-      for (int j = 0; j < chains; ++j) benchmark::DoNotOptimize(sum[j]);
-    });
-  }
-  rates(state, 0, 2.0 * simd::width * chains * static_cast<double>(steps * threads));
+  double flops = 0;
+  for (auto _ : state) flops = bench::multiply_add(pool(threads));
+  rates(state, 0, flops);
 }
 
 struct Problem {
@@ -150,6 +118,12 @@ void quantized(benchmark::State& state, Problem p, Index threads) {
     const MatrixView<const float> input(x, p.rows, p.in);
     const MatrixView<float> output(y, p.rows, p.out);
     if constexpr (cpu::has_integer_products && std::is_same_v<Activations, cpu::Int8Activations>) {
+      if (p.rows >= cpu::IntegerProductTuning::least_rows) {
+        const cpu::IntegerTask<F> task{rows, p.out, nullptr, output};
+        cpu::integer_products<F>(pool(threads), arena, input, std::span<const cpu::IntegerTask<F>>(&task, 1));
+        turn = (turn + 1) % copies;
+        continue;
+      }
       const ArenaScope scope(arena);
       const cpu::Int8Input<F> rounded(arena, input);
       cpu::linear(pool(threads), arena, input, cpu::IntegerRows<F>{rows, &rounded}, p.out, p.in, nullptr, output);
@@ -238,6 +212,7 @@ void enlist() {
     const std::string end = "/threads:" + std::to_string(threads);
     add("bandwidth/streams:1" + end, [=](benchmark::State& s) { read_bandwidth<1>(s, threads); });
     add("bandwidth/streams:4" + end, [=](benchmark::State& s) { read_bandwidth<4>(s, threads); });
+    add("bandwidth/streams:8" + end, [=](benchmark::State& s) { read_bandwidth<8>(s, threads); });
     add("peak" + end, [=](benchmark::State& s) { fp32_peak(s, threads); });
     for (const bool grouped : {false, true}) {
       const std::string name = std::string("projections/") + (grouped ? "group" : "single");
@@ -253,15 +228,16 @@ void enlist() {
         using Float = cpu::FloatActivations;
         add(name + "/int8" + end, [=](benchmark::State& s) { quantized<int8, Float>(s, p, threads); });
         add(name + "/int4" + end, [=](benchmark::State& s) { quantized<int4, Float>(s, p, threads); });
-        if (cpu::has_integer_products && rows <= cpu::few_rows) {
+        if (cpu::has_integer_products) {
           using Int8 = cpu::Int8Activations;
           add(name + "/int8_a8" + end, [=](benchmark::State& s) { quantized<int8, Int8>(s, p, threads); });
           add(name + "/int4_a8" + end, [=](benchmark::State& s) { quantized<int4, Int8>(s, p, threads); });
         }
         if (rows == 1) add(name + "/f16" + end, [=](benchmark::State& s) { forward<f16>(s, p, threads); });
-        if (rows < 512) continue;
+        if (rows == 64) continue;
         add("backward_input/" + label(p) + "/f32" + end,
             [=](benchmark::State& s) { backward_input<float>(s, p, threads); });
+        if (rows < 512) continue;
         add("backward_weight/" + label(p) + end, [=](benchmark::State& s) { backward_weight(s, p, threads); });
       }
     }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whole-model speed of the 160M preset with random weights: reading a prompt, one decode step, a step of eight sessions
-// at once, decoding far into a text. Counters: tokens/s; GB/s of weights read (each once a pass, the embedding's rows
-// apart); GFLOP/s by the compile-time count.
-//     model --threads=2 --benchmark_filter=decode
+// Whole-model speed of the 160M preset with random weights, for every format of weights: reading a prompt, one decode
+// step, a step of several sessions at once, decoding far into a text. Counters: tokens/s; GB/s of weights read (each
+// once a pass, the embedding's rows apart) and what part of the machine's bandwidth that is, as machine.hpp measures it
+// first; GFLOP/s by the compile-time count. Quantised weights meet rounded activations, as in the programs.
+//     model --threads=2 --benchmark_filter='decode/bf16'
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>
@@ -10,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "machine.hpp"
+#include "random_model.hpp"
 #include "xlstm/generate/session.hpp"
 #include "xlstm/model/presets.hpp"
 
@@ -21,12 +24,19 @@ int threads = 2;
 constexpr ModelConfig config = presets::xlstm_160m;
 
 template <class W>
-using M = LanguageModel<config, cpu::Backend<W>>;
+using M =
+    LanguageModel<config,
+                  cpu::Backend<W, std::conditional_t<QuantizedFormat<W>, cpu::Int8Activations, cpu::FloatActivations>>>;
 
 template <class W>
 const M<W>& model() {
-  static const M<W> instance = M<W>::initialized(1, {.threads = threads});
+  static const M<W> instance = bench::random_model<M<W>>(threads);
   return instance;
+}
+
+double bandwidth() {
+  static const double measured = bench::Machine(threads).bandwidth;
+  return measured;
 }
 
 std::vector<Token> tokens(Index count) {
@@ -39,18 +49,20 @@ std::vector<Token> tokens(Index count) {
 template <class W>
 void count(benchmark::State& state, Index tokens_per_pass, double flops) {
   using benchmark::Counter;
-  constexpr Index embedding_bytes = config.vocab_size * config.embedding_dim * static_cast<Index>(sizeof(W));
+  using Embedding = typename M<W>::Network::template EmbeddingWeight<typename M<W>::BackendType>;
   const auto passes = static_cast<double>(state.iterations());
+  const double bytes = passes * static_cast<double>(M<W>::weight_bytes() - Embedding::bytes);
   state.counters["tokens/s"] = Counter(passes * static_cast<double>(tokens_per_pass), Counter::kIsRate);
-  state.counters["weights B/s"] =
-      Counter(passes * static_cast<double>(M<W>::weight_bytes() - embedding_bytes), Counter::kIsRate);
-  state.counters["FLOP/s"] = Counter(passes * flops, Counter::kIsRate);
+  state.counters["weights GB/s"] = Counter(bytes * 1e-9, Counter::kIsRate);
+  state.counters["of bandwidth"] = Counter(bytes / bandwidth(), Counter::kIsRate);
+  state.counters["GFLOP/s"] = Counter(passes * flops * 1e-9, Counter::kIsRate);
 }
 
 template <class W>
 void prefill(benchmark::State& state) {
   const auto prompt = tokens(state.range(0));
   auto session = model<W>().session();
+  bandwidth();
   for (auto _ : state) {
     session.reset();
     session.prefill(prompt);
@@ -63,6 +75,7 @@ template <class W>
 void decode(benchmark::State& state) {
   auto session = model<W>().session();
   session.prefill(tokens(state.range(0)));
+  bandwidth();
   Token next = 1;
   for (auto _ : state) {
     benchmark::DoNotOptimize(session.step(next).data());
@@ -72,20 +85,28 @@ void decode(benchmark::State& state) {
 }
 
 template <class W>
-void decode_batch(benchmark::State& state) {
+void batch(benchmark::State& state) {
   std::vector<Session<M<W>>> sessions(static_cast<std::size_t>(state.range(0)), model<W>().session());
   std::vector<Session<M<W>>*> pointers;
   for (auto& s : sessions) pointers.push_back(&s);
   const auto next = tokens(state.range(0));
+  bandwidth();
   for (auto _ : state) Session<M<W>>::step(pointers, next);
   count<W>(state, state.range(0), static_cast<double>(state.range(0)) * M<W>::decode_flops());
 }
 
-BENCHMARK_TEMPLATE(prefill, float)->Arg(512)->Arg(2048)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_TEMPLATE(prefill, bf16)->Arg(512)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_TEMPLATE(decode, float)->Arg(16)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_TEMPLATE(decode, bf16)->Arg(16)->Arg(100000)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_TEMPLATE(decode_batch, bf16)->Arg(8)->UseRealTime()->Unit(benchmark::kMillisecond);
+template <class W>
+void enlist(const std::string& format) {
+  const auto add = [&](const std::string& name, auto* body) {
+    return benchmark::RegisterBenchmark((name + "/" + format).c_str(), body)
+        ->UseRealTime()
+        ->Unit(benchmark::kMillisecond);
+  };
+  add("prefill", prefill<W>)->Arg(512)->Arg(2048);
+  add("decode", decode<W>)->Arg(16);
+  add("far_decode", decode<W>)->Arg(100000);
+  add("batch", batch<W>)->Arg(1)->Arg(2)->Arg(4)->Arg(8)->Arg(16);
+}
 
 }  // namespace
 
@@ -97,6 +118,10 @@ int main(int argc, char** argv) {
     --argc;
     --i;
   }
+  enlist<float>("f32");
+  enlist<bf16>("bf16");
+  enlist<int8>("int8");
+  enlist<int4>("int4");
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

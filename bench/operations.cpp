@@ -127,11 +127,13 @@ void table(const std::string& title, const bench::Machine& machine, Pass&& pass)
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
   const double each = seconds / static_cast<double>(passes);
-  std::printf("\n%s: %.3f ms\n| operation | calls | µs | share | floor, µs | time / floor |\n|---|---|---|---|---|---|\n",
-              title.c_str(), each * 1e3);
+  std::printf(
+      "\n%s: %.3f ms\n| operation | calls | µs | share | floor, µs | time / floor |\n|---|---|---|---|---|---|\n",
+      title.c_str(), each * 1e3);
   double rest = each;
   std::vector<std::pair<std::string, Entry>> sorted(entries.begin(), entries.end());
-  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  std::sort(sorted.begin(), sorted.end(),
+            [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
   for (const auto& [name, e] : sorted) {
     const double n = static_cast<double>(passes), time = e.seconds / n;
     const double floor = std::max(e.bytes / machine.bandwidth, e.flops / machine.peak) / n;

@@ -31,8 +31,6 @@ struct IntegerTask {
   MatrixView<float> y;
 };
 
-#if defined(XLSTM_SIMD_AVX512) && defined(__AVX512VNNI__)
-
 /// The measured choices: the tile of y in registers (least_tile_m for few rows), the columns whose weights are packed
 /// at once (first-level cache), the rows of x that are, and below how many rows row_products is faster.
 struct IntegerProductTuning {
@@ -43,6 +41,13 @@ struct IntegerProductTuning {
   static constexpr Index m = 1024 / tile_m * tile_m;
   static constexpr Index least_rows = 4;
 };
+
+/// y_t = x W_tᵀ + bias_t for every task: x (rows, in) is rounded here, and packed once. Scratch comes from the arena.
+/// Where has_integer_products.
+template <QuantizedFormat F, Executor Exec>
+void integer_products(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const IntegerTask<F>> tasks);
+
+#if defined(XLSTM_SIMD_AVX512) && defined(__AVX512VNNI__)
 
 namespace detail {
 
@@ -88,30 +93,13 @@ inline __m512i unsigned_codes(Int4<GroupSize>, const std::uint8_t* bytes, Index 
   return _mm512_and_si512(_mm512_maskz_srlv_epi64(0xff, runs, shift), _mm512_set1_epi8(15));
 }
 
-/// Asks for columns of the rows that come next, one cache line a call, in the order of memory: what reads across 16
-/// rows a core's own prefetchers do not recognise.
-class RowsAhead {
- public:
-  RowsAhead(const std::uint8_t* first, Index row_bytes, Index width) : row_(first), stride_(row_bytes), width_(width) {}
-  void next_line() {
-    __builtin_prefetch(row_ + column_, 0, 2);
-    column_ += 64;
-    if (column_ < width_) return;
-    column_ = 0;
-    row_ += stride_;
-  }
-
- private:
-  const std::uint8_t* row_;
-  Index stride_, width_, column_ = 0;
-};
-
 /// Columns [k, k + depth) of rows [n, n + count), count ≤ 32, as a panel. Asks for the rows that come after them.
 template <QuantizedFormat F, class Rows>
 void pack_codes(const Rows& weight, Index in, Index k, Index depth, Index n, Index count, std::uint8_t* panel) {
   constexpr Index steps = F::group_size == 32 ? 2 : 1;
   const Index row_bytes = F::row_bytes(in), groups = F::groups(in);
-  RowsAhead ahead(weight.codes + (n + integer_tile_n) * row_bytes + k * F::bits / 8, row_bytes, depth * F::bits / 8);
+  RowsAhead ahead(weight.codes + (n + integer_tile_n) * row_bytes + k * F::bits / 8, row_bytes, depth * F::bits / 8,
+                  integer_tile_n);
   for (Index column = k; column < k + depth; column += integer_block, panel += weight_block_bytes(steps)) {
     const Index byte = column * F::bits / 8;
     for (Index half = 0; half < integer_tile_n; half += simd::width) {
@@ -119,7 +107,7 @@ void pack_codes(const Rows& weight, Index in, Index k, Index depth, Index n, Ind
 #pragma GCC unroll 16
       for (Index i = 0; i < simd::width; ++i) {
         const std::uint8_t* const codes = weight.codes + (n + half + i) * row_bytes + byte;
-        if (F::bits == 8 || i % 2 == 0) ahead.next_line();
+        if (i % (32 / F::bits) == 0) ahead.next_lines();
         v[i] = half + i < count ? reinterpret_cast<simd::Floats>(unsigned_codes(F{}, codes, row_bytes - byte))
                                 : simd::zero();
       }
@@ -248,7 +236,6 @@ constexpr Index integer_tile_height(Index m) {
 
 }  // namespace detail
 
-/// y_t = x W_tᵀ + bias_t for every task: x (rows, in) is rounded here, and packed once. Scratch comes from the arena.
 template <QuantizedFormat F, Executor Exec>
 void integer_products(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const IntegerTask<F>> tasks) {
   using Tuning = IntegerProductTuning;

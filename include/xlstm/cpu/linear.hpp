@@ -16,6 +16,7 @@
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/index.hpp"
 #include "xlstm/core/view.hpp"
+#include "xlstm/cpu/column_products.hpp"
 #include "xlstm/cpu/matrix_product.hpp"
 #include "xlstm/cpu/row_products.hpp"
 #include "xlstm/cpu/storage.hpp"
@@ -24,6 +25,8 @@ namespace xlstm::cpu {
 
 /// Up to so many rows the weights are streamed once past all rows; above, the product is blocked.
 inline constexpr Index few_rows = 32;
+/// The same for the gradient of the input.
+inline constexpr Index few_gradient_rows = 16;
 
 /// One of several products of the same x: y (rows, out) = x Wᵀ + bias. `bias` is null or (out).
 template <class W>
@@ -176,6 +179,14 @@ template <class W, Executor Exec>
 void linear_backward_input(Exec& exec, Arena& arena, MatrixView<const float> dy, const W* weight, Index out, Index in,
                            MatrixView<float> dx, bool add) {
   assert(dy.cols() == out && dx.rows() == dy.rows() && dx.cols() == in);
+  if (dy.rows() <= few_gradient_rows) {
+    const Index columns = std::clamp<Index>(round_up(ceil_div(in, exec.size()), 64), 64, 1024);
+    exec.parallel_for(ceil_div(in, columns), [&](Index piece, int) {
+      const Index first = piece * columns;
+      column_products(dy, PlainRows<W>{weight, in}, first, std::min(in, first + columns), dx, add);
+    });
+    return;
+  }
   using Task = ProductTask<detail::PlainB<PlainRows<W>>>;
   const Task task{{{weight, in}}, in, nullptr, dx, add};
   matrix_products(exec, arena, detail::RowsOfA{dy.data(), dy.stride()}, dy.rows(), out,
