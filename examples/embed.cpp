@@ -9,11 +9,13 @@ int main(int argc, char** argv) try {
   if (argc != 3) throw xlstm::Error("usage: embed DIR TEXT");
   using Model = xlstm::LanguageModel<xlstm::compiled::Models::configs[0], xlstm::cpu::Backend<float>>;
 
-  const auto model = Model::load(argv[1]);
+  const auto checkpoint = xlstm::Checkpoint::open(argv[1]);
+  const auto model = Model::load(checkpoint);
   const auto tokenizer = xlstm::Tokenizer::load(std::string(argv[1]) + "/tokenizer.json");
   auto session = model.session();
   auto text = xlstm::StreamDecoder(tokenizer);
-  for (const auto token : session.generate(tokenizer.encode(argv[2]), {.max_tokens = 50})) {
+  const auto prompt = checkpoint.tokens().with_bos(tokenizer.encode(argv[2]));
+  for (const auto token : session.generate(prompt, {.max_tokens = 50})) {
     std::cout << text.push(token) << std::flush;
   }
   std::cout << text.finish() << '\n';

@@ -65,8 +65,8 @@ std::vector<Sequence> read_ids(const std::string& path, Index vocab_size) {
 
 std::vector<Sequence> read_text(const Arguments& arguments, const xlstm::Checkpoint& checkpoint) {
   const auto tokenizer = xlstm::Tokenizer::load(checkpoint.directory() / "tokenizer.json");
-  Sequence sequence{tokenizer.encode(xlstm::io::read_text_file(arguments.text("text"), command_line::largest_input))};
-  if (checkpoint.tokens().bos) sequence.tokens.insert(sequence.tokens.begin(), *checkpoint.tokens().bos);
+  const std::string text = xlstm::io::read_text_file(arguments.text("text"), command_line::largest_input);
+  Sequence sequence{checkpoint.tokens().with_bos(tokenizer.encode(text))};
   for (const Token token : sequence.tokens) {
     if (token >= checkpoint.config().vocab_size) {
       xlstm::fail(arguments.text("text"), ": token ", token, " of the tokenizer is not in the model's vocabulary of ",

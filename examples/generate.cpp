@@ -48,7 +48,10 @@ const command_line::Program program = {
               {"save-session", "FILE", "where to save the conversation when it has ended"},
               {"load-session", "FILE", "continue a saved conversation; no bos is put before the prompt"},
               {"threads", "N", "how many threads (one for every core)"}},
-    .notes = "With --load-session the prompt may be empty: the conversation goes on where it ended."};
+    .notes =
+        "With --load-session the prompt may be empty: the conversation goes on where it ended. A saved conversation "
+        "has\n"
+        "taken in every token that was made, those of a stop text too."};
 
 std::string read_prompt(const Arguments& arguments) {
   arguments.exclude("prompt", "prompt-file");
@@ -68,8 +71,7 @@ xlstm::GenerationOptions read_options(const Arguments& arguments, const xlstm::T
   options.sampling.min_p = arguments.number<double>("min-p", 0, 0.0, 1.0);
   options.sampling.repetition_penalty = arguments.number<double>("repetition-penalty", 1, 0.0);
   options.sampling.seed = arguments.number<std::uint64_t>("seed", 0);
-  options.stop_tokens = tokens.more_eos;
-  if (tokens.eos) options.stop_tokens.push_back(*tokens.eos);
+  options.stop_tokens = tokens.stop_tokens();
   return options;
 }
 
@@ -122,9 +124,7 @@ int run(const Arguments& arguments) {
         arguments.has("load-session") ? xlstm::load_session(model, arguments.text("load-session")) : model.session();
     const std::string text = read_prompt(arguments);
     std::vector<Token> prompt = ids ? parse_ids(text, model.vocab_size, "prompt") : tokenizer->encode(text);
-    if (!ids && !arguments.has("load-session") && checkpoint.tokens().bos) {
-      prompt.insert(prompt.begin(), *checkpoint.tokens().bos);
-    }
+    if (!ids && !arguments.has("load-session")) prompt = checkpoint.tokens().with_bos(std::move(prompt));
 
     const auto start = Clock::now();
     auto tokens = session.generate(prompt, options);

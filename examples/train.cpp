@@ -257,8 +257,7 @@ class Run {
     borrowed.parameters = trainer_.parameters();
     const xlstm::Model<Network, B> model(std::move(borrowed), {.threads = settings_.threads});
     auto session = model.session();
-    std::vector<Token> prompt = task_.tokenizer.encode(settings_.sample_prompt);
-    if (task_.model.tokens.bos) prompt.insert(prompt.begin(), *task_.model.tokens.bos);
+    std::vector<Token> prompt = task_.model.tokens.with_bos(task_.tokenizer.encode(settings_.sample_prompt));
     if (prompt.empty()) prompt.push_back(0);
     xlstm::GenerationOptions options;
     options.max_tokens = 60;

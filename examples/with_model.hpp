@@ -26,8 +26,8 @@ inline std::string weights_type(const command_line::Arguments& arguments, const 
   const auto& quantization = checkpoint.quantization();
   if (quantization) {
     if (choice == "stored" || choice == quantization->name()) return std::string(quantization->name());
-    xlstm::fail(checkpoint.directory().string(), ": the weights are quantised to ", quantization->name(),
-                ", expected --weights stored or ", quantization->name());
+    xlstm::fail(xlstm::io::printable(checkpoint.directory().native()), ": the weights are quantised to ",
+                quantization->name(), ", expected --weights stored or ", quantization->name());
   }
   if (choice != "stored") return choice;
   const xlstm::ModelConfig& config = checkpoint.config();
@@ -56,7 +56,8 @@ void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoin
   if (xlstm::dispatch<xlstm::compiled::Models>(checkpoint.config(), run)) return;
   std::error_code ignored;
   const auto directory = std::filesystem::absolute(checkpoint.directory(), ignored).lexically_normal();
-  xlstm::fail(checkpoint.directory().string(), ": this program was not compiled for a model of this size (there are ",
-              xlstm::compiled::Models::size, " that it knows); add it and compile again: cmake -S . -B build ",
-              "-DXLSTM_MODELS=\"", directory.string(), "\" && cmake --build build");
+  xlstm::fail(xlstm::io::printable(checkpoint.directory().native()),
+              ": this program was not compiled for a model of this size (there are ", xlstm::compiled::Models::size,
+              " that it knows); add it and compile again: cmake -S . -B build ", "-DXLSTM_MODELS=\"",
+              xlstm::io::printable(directory.native(), 4096), "\" && cmake --build build");
 }

@@ -307,6 +307,7 @@ TEST_CASE("the layout of the hub's cache is a checkpoint", "[io][checkpoint]") {
 
 TEST_CASE("what is no checkpoint says what is missing", "[io][checkpoint]") {
   const TemporaryDirectory directory;
+  CHECK(open_error("") == "Checkpoint::open: the name is empty, expected a checkpoint's directory");
   CHECK_THAT(open_error(directory / "missing"), EndsWith("missing: no such directory"));
   CHECK_THAT(open_error(directory.path()), Contains("holds neither config.json nor config.yaml"));
   write_plainly(directory / "config.json", small_config);

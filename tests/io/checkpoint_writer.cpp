@@ -98,10 +98,14 @@ TEST_CASE("a directory that is not written to its end is no checkpoint and can b
 TEST_CASE("without finish nothing is left", "[io][checkpoint]") {
   const TemporaryDirectory directory;
   {
-    CheckpointWriter writer(directory / "model", config, DType::bf16, declarations, {}, WeightMode::single, 60);
+    CheckpointWriter writer(directory / "a" / "b" / "model", config, DType::bf16, declarations, {}, WeightMode::single,
+                            60);
     write_all(writer);
+    write_plainly(directory / "a" / "somebody's", "");
   }
-  CHECK(count_files(directory.path()) == 0);
+  CHECK(sorted_names(directory.path()) == std::vector<std::string>{"a"});
+  CHECK(sorted_names(directory / "a") == std::vector<std::string>{"somebody's"});
+  std::filesystem::remove_all(directory / "a");
   write_plainly(directory / "tokenizer.json", "{}");
   CHECK_THAT(error_of([&] {
                CheckpointWriter writer(directory.path(), config, DType::bf16, declarations);

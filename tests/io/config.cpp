@@ -87,6 +87,14 @@ TEST_CASE("there may be several eos tokens, and they are written as they were re
         "c: eos_token_id is the number 100, expected an integer from 0 to 99");
 }
 
+TEST_CASE("special tokens around a text", "[io][config]") {
+  CHECK(TokenIds{}.with_bos({5, 6}) == std::vector<Token>{5, 6});
+  CHECK(TokenIds{.bos = 1}.with_bos({5, 6}) == std::vector<Token>{1, 5, 6});
+  CHECK(TokenIds{.bos = 1}.with_bos({}) == std::vector<Token>{1});
+  CHECK(TokenIds{}.stop_tokens().empty());
+  CHECK(TokenIds{.eos = 7, .more_eos = {9, 8}}.stop_tokens() == std::vector<Token>{7, 9, 8});
+}
+
 TEST_CASE("special tokens may be missing, null, -1 or a list of one, and lie in the vocabulary", "[io][config]") {
   const auto tokens = [](const nlohmann::json& json) { return parse_checkpoint_config(json.dump(), "c").tokens; };
   CHECK(tokens(smallest) == TokenIds{});

@@ -157,6 +157,7 @@ class Checkpoint {
   /// is missing, malformed or contradictory, but not for tensors that a model needs or does not know: see tensor() and
   /// unused().
   static Checkpoint open(const std::filesystem::path& directory) {
+    if (directory.empty()) fail("Checkpoint::open: the name is empty, expected a checkpoint's directory");
     Checkpoint checkpoint;
     checkpoint.directory_ = directory;
     checkpoint.config_ = load_checkpoint_config(directory);

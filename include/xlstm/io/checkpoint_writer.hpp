@@ -48,10 +48,13 @@ class CheckpointWriter {
     parse_checkpoint_config(config_json_, (directory_ / "config.json").native());
     divide(std::move(tensors), shard_bytes);
     refuse_existing();
-    std::error_code error;
-    created_directory_ = std::filesystem::create_directories(directory_, error);
-    if (error) io::fail_with_errno(directory_, "cannot be created", error.value());
+    for (auto path = directory_; !path.empty() && !io::path_exists(path); path = path.parent_path()) {
+      created_.push_back(path);
+    }
     try {
+      std::error_code error;
+      std::filesystem::create_directories(directory_, error);
+      if (error) io::fail_with_errno(directory_, "cannot be created", error.value());
       begin_shard();
     } catch (...) {
       remove_written();
@@ -178,7 +181,7 @@ class CheckpointWriter {
     writer_.reset();
     std::error_code ignored;
     for (const auto& path : written_) std::filesystem::remove(path, ignored);
-    if (created_directory_) std::filesystem::remove(directory_, ignored);
+    for (const auto& path : created_) std::filesystem::remove(path, ignored);  // only what is empty goes
   }
 
   std::filesystem::path directory_;
@@ -187,7 +190,7 @@ class CheckpointWriter {
   std::size_t shard_ = 0;
   std::unique_ptr<io::SafetensorsWriter> writer_;
   std::vector<std::filesystem::path> written_;
-  bool created_directory_ = false;
+  std::vector<std::filesystem::path> created_;  // directories, the innermost first
   bool finished_ = false;
 };
 

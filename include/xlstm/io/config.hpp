@@ -28,10 +28,22 @@ namespace xlstm {
 
 /// Special tokens of a checkpoint; nothing where the configuration has none (missing, null or -1).
 struct TokenIds {
-  std::optional<Token> bos;
-  std::optional<Token> eos;
-  std::optional<Token> pad;
+  std::optional<Token> bos = {};
+  std::optional<Token> eos = {};
+  std::optional<Token> pad = {};
   std::vector<Token> more_eos = {};  ///< where eos_token_id is a list: those after the first
+
+  /// A text's tokens as the model expects them: bos first, where there is one.
+  std::vector<Token> with_bos(std::vector<Token> text) const {
+    if (bos) text.insert(text.begin(), *bos);
+    return text;
+  }
+  /// What ends a text: GenerationOptions::stop_tokens.
+  std::vector<Token> stop_tokens() const {
+    std::vector<Token> all = more_eos;
+    if (eos) all.insert(all.begin(), *eos);
+    return all;
+  }
 
   friend bool operator==(const TokenIds&, const TokenIds&) = default;
 };

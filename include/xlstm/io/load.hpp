@@ -39,7 +39,7 @@ void check_configuration(const Checkpoint& checkpoint) {
     if (found.empty()) return;
     std::string list;
     for (const std::string& difference : found) list += (list.empty() ? "" : "; ") + difference;
-    fail(checkpoint.directory().string(), ": the checkpoint is not of the compiled size: ", list);
+    fail(io::printable(checkpoint.directory().native()), ": the checkpoint is not of the compiled size: ", list);
   }
 }
 
@@ -167,7 +167,12 @@ Weights<Network, B> load_weights(const Checkpoint& checkpoint, int threads = 0) 
 
 template <class Network, Backend B>
 Model<Network, B> Model<Network, B>::load(const std::filesystem::path& directory, const Options& options) {
-  return Model(load_weights<Network, B>(Checkpoint::open(directory), detail::threads_of(options)), options);
+  return load(Checkpoint::open(directory), options);
+}
+
+template <class Network, Backend B>
+Model<Network, B> Model<Network, B>::load(const Checkpoint& checkpoint, const Options& options) {
+  return Model(load_weights<Network, B>(checkpoint, detail::threads_of(options)), options);
 }
 
 }  // namespace xlstm

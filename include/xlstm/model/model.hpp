@@ -23,6 +23,7 @@
 
 namespace xlstm {
 
+class Checkpoint;
 template <class Model>
 class Session;
 
@@ -50,6 +51,7 @@ class Model {
   /// Opens a checkpoint directory (io/load.hpp). Weights whose stored type is the backend's stay in the mapped file.
   /// Throws Error if a file or tensor is missing or damaged, or the sizes are not those of this network.
   static Model load(const std::filesystem::path& directory, const Options& options = {});
+  static Model load(const Checkpoint& checkpoint, const Options& options = {});
 
   /// A model with the initial weights of training.
   static Model initialized(std::uint64_t seed, const Options& options = {}) {
