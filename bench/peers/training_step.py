@@ -36,7 +36,7 @@ sizes, batch, length = {
 }[arguments.model]
 # The published kernels' own backward; plain autograd raises an in-place error in training.
 config = xLSTMConfig(**sizes, chunkwise_kernel="chunkwise--native_custbw", sequence_kernel="native_sequence__native",
-                     step_kernel="native", mode="train", return_last_states=False, autocast_kernel_dtype="float32",
+                     step_kernel="native", mode="train", return_last_states=True, autocast_kernel_dtype="float32",
                      inference_state_dtype="float32")
 model = xLSTMForCausalLM(config).train().float()
 forward = torch.compile(model) if arguments.compile else model
