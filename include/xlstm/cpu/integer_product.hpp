@@ -101,27 +101,37 @@ void pack_codes(const Rows& weight, Index in, Index k, Index depth, Index n, Ind
   RowsAhead ahead(weight.codes + (n + integer_tile_n) * row_bytes + k * F::bits / 8, row_bytes, depth * F::bits / 8,
                   integer_tile_n);
   for (Index column = k; column < k + depth; column += integer_block, panel += weight_block_bytes(steps)) {
-    const Index byte = column * F::bits / 8;
-    for (Index half = 0; half < integer_tile_n; half += simd::width) {
+    const Index byte = column * F::bits / 8, left = row_bytes - byte;
+    // Whole blocks apart, so that they are loaded without masks.
+    const auto pack_half = [&](Index half, auto&& codes_of) {
+      const std::uint8_t* const first = weight.codes + (n + half) * row_bytes + byte;
       simd::Floats v[simd::width];
 #pragma GCC unroll 16
       for (Index i = 0; i < simd::width; ++i) {
-        const std::uint8_t* const codes = weight.codes + (n + half + i) * row_bytes + byte;
         if (i % (32 / F::bits) == 0) ahead.next_lines();
-        v[i] = half + i < count ? reinterpret_cast<simd::Floats>(unsigned_codes(F{}, codes, row_bytes - byte))
-                                : simd::zero();
+        v[i] = reinterpret_cast<simd::Floats>(codes_of(first + i * row_bytes, half + i));
       }
       simd::transpose(v);
 #pragma GCC unroll 16
       for (Index g = 0; g < simd::width; ++g) std::memcpy(panel + (g * integer_tile_n + half) * 4, &v[g], sizeof v[g]);
-    }
-    float* const scales = reinterpret_cast<float*>(panel + integer_tile_n * integer_block);
-    for (Index s = 0; s < steps; ++s) {
-      const Index group = (column + s * integer_block / steps) / F::group_size;
-      for (Index i = 0; i < integer_tile_n; ++i) {
-        const bool inside = i < count && group < groups;
-        scales[s * integer_tile_n + i] = inside ? static_cast<float>(weight.scales[(n + i) * groups + group]) : 0.0F;
+    };
+    const bool whole = count == integer_tile_n && left >= integer_block * F::bits / 8;
+    for (Index half = 0; half < integer_tile_n; half += simd::width) {
+      if (whole) {
+        pack_half(half, [](const std::uint8_t* codes, Index) { return unsigned_codes(F{}, codes, integer_block); });
+      } else {
+        pack_half(half, [=](const std::uint8_t* codes, Index row) {
+          return row < count ? unsigned_codes(F{}, codes, left) : _mm512_setzero_si512();
+        });
       }
+    }
+    float* scales = reinterpret_cast<float*>(panel + integer_tile_n * integer_block);
+    for (Index s = 0; s < steps; ++s, scales += integer_tile_n) {
+      const Index group = (column + s * integer_block / steps) / F::group_size;
+      const Index inside = group < groups ? count : 0;
+      const bf16* from = weight.scales + n * groups + group;
+      for (Index i = 0; i < inside; ++i, from += groups) scales[i] = static_cast<float>(*from);
+      std::fill(scales + inside, scales + integer_tile_n, 0.0F);
     }
   }
 }

@@ -257,6 +257,14 @@ inline Floats add_across(Floats v) {
     return add_across<Step / 2>(v + rotate<Step>(v, std::make_index_sequence<width>()));
   }
 }
+template <int Step>
+inline Floats max_across(Floats v) {
+  if constexpr (Step == 0) {
+    return v;
+  } else {
+    return max_across<Step / 2>(max(v, rotate<Step>(v, std::make_index_sequence<width>())));
+  }
+}
 /// Lanes without bit Step: a[lane] + a[lane ^ Step]; lanes with it: the same of b.
 template <int Step, std::size_t... Lane>
 inline Floats add_across_two(Floats a, Floats b, std::index_sequence<Lane...>) {
@@ -294,11 +302,7 @@ inline void reduce_add_four(const Floats (&v)[4], float* sums) {
   sums[3] = all[width / 2 + width / 4];
 }
 
-inline float reduce_max(Floats v) {
-  float m = v[0];
-  for (int i = 1; i < width; ++i) m = v[i] > m ? v[i] : m;
-  return m;
-}
+inline float reduce_max(Floats v) { return detail::max_across<width / 2>(v)[0]; }
 
 // ---- arrays of floats; the order of additions depends on `count` alone
 
