@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every kernel at the sizes of the 7B, or the nearest that shows its other paths: what scripts/kernels.sh compiles for
-// each architecture, and what its table lists.
+// Every function of a thread, and every kernel at the sizes of the 7B, or the nearest that shows its other paths: what
+// scripts/kernels.sh compiles for each architecture, and what its table lists.
 #pragma once
 
+#include "every_function.hpp"
 #include "xlstm/cuda/mlstm_step.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
 
@@ -19,11 +20,11 @@ struct KernelList {
 
 using Cell7B = MLSTMCell<8, 256, 512>;
 
-using AllKernels = KernelList<                            //
-    cuda::RMSNormKernel<4096, bf16, bf16, bf16, 8>,       //
-    cuda::RMSNormKernel<4096, float, float, float, 8>,    //
-    cuda::RMSNormKernel<4095, bf16, bf16, bf16, 1>,       //
-    cuda::MLSTMStepKernel<Cell7B, bf16, float, bf16, 4>,  //
-    cuda::MLSTMStepKernel<Cell7B, float, float, float, 1>>;
+using AllKernels = KernelList<EveryFunction,                                        //
+                              cuda::RMSNormKernel<4096, bf16, bf16, bf16, 8>,       //
+                              cuda::RMSNormKernel<4096, float, float, float, 8>,    //
+                              cuda::RMSNormKernel<4095, bf16, bf16, bf16, 1>,       //
+                              cuda::MLSTMStepKernel<Cell7B, bf16, float, bf16, 4>,  //
+                              cuda::MLSTMStepKernel<Cell7B, float, float, float, 1>>;
 
 }  // namespace xlstm::tests

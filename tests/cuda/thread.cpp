@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "every_function.hpp"
 #include "xlstm/cuda/collective.hpp"
 #include "xlstm/testing/emulate.hpp"
 
@@ -324,6 +325,17 @@ TEST_CASE("An exception in a kernel reaches the caller, and the other threads ar
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
     REQUIRE_THROWS_AS((run<64, Throws>(1, seed)), std::domain_error);
     REQUIRE(run<64, Votes>(64, seed) == std::vector<int>(64, 53));
+  }
+}
+
+TEST_CASE("All of them, in one kernel", "[cuda]") {
+  using xlstm::tests::EveryFunction;
+  std::vector<cuda::Vector<float, 4>> x(64);
+  for (int i = 0; i < 256; ++i) x[static_cast<std::size_t>(i / 4)][i % 4] = static_cast<float>(i);
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    int passed = 0;
+    emulate({2}, EveryFunction{x.data()->values, &passed}, {.seed = seed});
+    REQUIRE(passed == 2 * EveryFunction::threads * EveryFunction::checks);
   }
 }
 
