@@ -154,7 +154,7 @@ struct Head {
   /// to = decay·from + rowsᵀ · columns; from null: zeros.
   void accumulate(const Panels& to, const float* from, float decay, const Panels& rows, const Panels& columns) const {
     inner.parallel_for(to.count(), [&](Index p, int) {
-      for_each_tile(to.rows, [&](auto& tile, Index r) {
+      for_each_tile(to.rows, [&](auto& tile, Index r) XLSTM_INLINE_LAMBDA {
         const Index at = (p * to.rows + r) * panel_width;
         if (from != nullptr)
           tile.load(from + at, panel_width, decay);
@@ -204,7 +204,7 @@ struct Head {
     const Panels dN{s.dn_rows, L, V};
     const Panels queries{s.queries, L, Q};
     inner.parallel_for(P.count(), [&](Index p, int) {
-      for_each_tile(L, [&](auto& tile, Index i) {
+      for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
         if (i + rows_of(tile) <= p * panel_width) return;
         tile.clear();
         add_rows_product(tile, queries, i, keys.panel(p));
@@ -264,7 +264,7 @@ struct Head {
     inner.parallel_for(keys.count(), [&](Index p, int) {
       double* partial = s.partial + p * chunk.length;
       std::fill_n(partial, chunk.length, 0.0);
-      for_each_tile(chunk.length, [&](auto& tile, Index i) {
+      for_each_tile(chunk.length, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
         tile.clear();
         if (!chunk.fresh) {
           add_rows_product(tile, dN, i, state.c.panel(p));
@@ -296,7 +296,7 @@ struct Head {
     inner.parallel_for(queries.count(), [&](Index p, int) {
       double* partial = s.partial + p * chunk.length;
       std::fill_n(partial, chunk.length, 0.0);
-      for_each_tile(chunk.length, [&](auto& tile, Index j) {
+      for_each_tile(chunk.length, [&](auto& tile, Index j) XLSTM_INLINE_LAMBDA {
         tile.clear();
         if (!last) {
           add_rows_product(tile, values, j, s.dstate.c.panel(p));
@@ -326,7 +326,7 @@ struct Head {
       const Index p = task / blocks;
       const Index first = p * panel_width;
       const Index block = task % blocks * panel_width;
-      for_each_tile(std::min(panel_width, V - block), [&](auto& tile, Index r) {
+      for_each_tile(std::min(panel_width, V - block), [&](auto& tile, Index r) XLSTM_INLINE_LAMBDA {
         const Index c = block + r;
         tile.clear();
         if (!last) {

@@ -113,7 +113,7 @@ struct Head {
     const Panels keys{s.keys_transposed, Q, L};
     pack_transposed(keys, k(chunk), in.k.stride());
     for (Index p = 0; p < keys.count(); ++p) {
-      for_each_tile(L, [&](auto& tile, Index i) {
+      for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
         if (i + rows_of(tile) <= p * panel_width) return;
         tile.clear();
         tile.add_product(q(chunk) + i * in.q.stride(), in.q.stride(), 1, keys.panel(p), Q);
@@ -172,7 +172,7 @@ struct Head {
     const Index width = std::min(panel_width, V - first);
     pack_panel(values, L, width, v(chunk) + first, in.v.stride(), [](Index) { return 1.0F; });
     float* out = h.row(first_row + chunk.first) + head * V + first;
-    for_each_tile(L, [&](auto& tile, Index i) {
+    for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
       tile.clear();
       if (!empty) {
         tile.add_product(q(chunk) + i * in.q.stride(), in.q.stride(), 1, c.panel(p), Q);
@@ -184,7 +184,7 @@ struct Head {
     });
     if (!keep) return;
     const Panels keys{s.scaled_keys, L, Q};
-    for_each_tile(Q, [&](auto& tile, Index i) {
+    for_each_tile(Q, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
       float* rows = c.panel(p) + i * panel_width;
       if (empty)
         tile.clear();
