@@ -78,8 +78,14 @@ XLSTM_HOST_DEVICE T to_element(float x) {
 template <class T>
 XLSTM_HOST_DEVICE std::uint32_t to_pair(float low, float high) {
 #if defined(__CUDA_ARCH__)
-  if constexpr (std::is_same_v<T, bf16>) return std::bit_cast<std::uint32_t>(__floats2bfloat162_rn(low, high));
-  if constexpr (std::is_same_v<T, f16>) return std::bit_cast<std::uint32_t>(__floats2half2_rn(low, high));
+  if constexpr (std::is_same_v<T, bf16>) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return __bfloat16_as_ushort(pair.x) | static_cast<std::uint32_t>(__bfloat16_as_ushort(pair.y)) << 16;
+  }
+  if constexpr (std::is_same_v<T, f16>) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return __half_as_ushort(pair.x) | static_cast<std::uint32_t>(__half_as_ushort(pair.y)) << 16;
+  }
 #endif
   return T(low).bits | static_cast<std::uint32_t>(T(high).bits) << 16;
 }

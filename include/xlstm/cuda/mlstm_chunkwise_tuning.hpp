@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sizes that the kernels of the chunkwise mLSTM are cut by, apart from their text. A program's own are a type that
+// derives from one of these: `struct Mine : xlstm::cuda::MLSTMChunkwiseTuning { static constexpr int … };`
+//
+// A smaller chunk costs memory and traffic for states (Q·V values each), a larger one products inside the chunk: the
+// operations are least near L = √(2QV) tokens, and the states' traffic asks for more (TFLA, arXiv 2503.14376, §4).
+#pragma once
+
+#include <type_traits>
+
+#include "xlstm/core/element.hpp"
+#include "xlstm/core/index.hpp"
+
+namespace xlstm::cuda {
+
+/// For sm_80, and wherever nothing else is said.
+struct MLSTMChunkwiseTuning {
+  static constexpr Index chunk_size = 256;  ///< where Run::chunk_size doesn't say
+
+  static constexpr int gate_threads = 128;
+
+  static constexpr int state_threads = 128;
+  static constexpr int state_row_tiles = 2;  ///< of 16 rows of C, a warp's; the warps of a block have different rows
+  static constexpr int state_columns = 64;   ///< of C, a block's
+  static constexpr int state_tokens = 64;    ///< whose keys and values are in shared memory at once
+
+  static constexpr int output_threads = 128;  ///< a warp has 16 tokens
+  static constexpr int output_columns = 128;  ///< of h, a block's
+  static constexpr int output_keys = 64;      ///< tokens whose keys and values are in shared memory at once
+  static constexpr int output_depth = 64;     ///< of Q, in shared memory at once
+};
+
+/// For sm_90a.
+struct MLSTMChunkwiseTuning90 : MLSTMChunkwiseTuning {};
+/// For sm_100.
+struct MLSTMChunkwiseTuning100 : MLSTMChunkwiseTuning {};
+
+/// How the states between chunks are kept for inputs of T. f16 has too few exponents for a sum over all tokens.
+template <class T>
+using MLSTMChunkState = std::conditional_t<std::is_same_v<T, bf16>, bf16, float>;
+
+}  // namespace xlstm::cuda
