@@ -21,7 +21,7 @@ struct MLSTMChunkwiseTuning {
 
   static constexpr int state_threads = 128;
   static constexpr int state_row_tiles = 2;  ///< of 16 rows of C, a warp's; the warps of a block have different rows
-  static constexpr int state_columns = 64;   ///< of C, a block's
+  static constexpr int state_columns = 32;   ///< of C, a block's; with 64, registers are spilt
   static constexpr int state_tokens = 64;    ///< whose keys and values are in shared memory at once
 
   static constexpr int output_threads = 128;  ///< a warp has 16 tokens
@@ -31,9 +31,13 @@ struct MLSTMChunkwiseTuning {
 };
 
 /// For sm_90a.
-struct MLSTMChunkwiseTuning90 : MLSTMChunkwiseTuning {};
+struct MLSTMChunkwiseTuning90 : MLSTMChunkwiseTuning {
+  static constexpr int state_columns = 64;
+};
 /// For sm_100.
-struct MLSTMChunkwiseTuning100 : MLSTMChunkwiseTuning {};
+struct MLSTMChunkwiseTuning100 : MLSTMChunkwiseTuning {
+  static constexpr int state_columns = 64;
+};
 
 /// How the states between chunks are kept for inputs of T. f16 has too few exponents for a sum over all tokens.
 template <class T>

@@ -134,13 +134,14 @@ XLSTM_DEVICE void stage_tile(Thread& thread, SharedPointer tile, const From* fro
       all < 8 * threads ? static_cast<int>(ceil_div(all, threads)) : 8;  // loads of a thread under way
   constexpr int store_width = access_width<Width, To>;
   for (int first = thread.index(); first < all; first += batch * threads) {
-    Floats<Width> values[batch];
+    Vector<From, Width> values[batch];
     XLSTM_UNROLL
     for (int j = 0; j < batch; ++j) {
       const int at = first + j * threads;
       const int row = at / row_vectors;
       const int column = at % row_vectors * Width;
-      if (row < rows && column < columns) values[j] = load_floats<Width>(thread, from + row * from_stride + column);
+      values[j] = {};
+      if (row < rows && column < columns) values[j] = thread.template load<Width>(from + row * from_stride + column);
     }
     XLSTM_UNROLL
     for (int j = 0; j < batch; ++j) {
@@ -153,7 +154,7 @@ XLSTM_DEVICE void stage_tile(Thread& thread, SharedPointer tile, const From* fro
       for (int i = 0; i < Width; i += store_width) {
         Vector<To, store_width> written;
         XLSTM_UNROLL
-        for (int e = 0; e < store_width; ++e) written[e] = to_element<To>(scale * values[j][i + e]);
+        for (int e = 0; e < store_width; ++e) written[e] = to_element<To>(scale * to_float(values[j][i + e]));
         thread.store(tile + (row * tile_stride<To, Columns> + column + i), written);
       }
     }
