@@ -4,6 +4,7 @@
 #pragma once
 
 #include "every_function.hpp"
+#include "own_policy.hpp"
 #include "xlstm/cuda/mlstm_chunkwise.hpp"
 #include "xlstm/cuda/mlstm_step.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
@@ -20,6 +21,7 @@ struct KernelList {
 };
 
 using Cell7B = MLSTMCell<8, 256, 512>;
+using OwnCell = MLSTMCell<8, 256, 512, OwnPolicy>;
 
 using AllKernels =
     KernelList<EveryFunction,                                        //
@@ -27,7 +29,8 @@ using AllKernels =
                cuda::RMSNormKernel<4096, float, float, float, 8>,    //
                cuda::RMSNormKernel<4095, bf16, bf16, bf16, 1>,       //
                cuda::MLSTMStepKernel<Cell7B, bf16, float, bf16, 4>,  //
-               cuda::MLSTMStepKernel<Cell7B, float, float, float, 1>, cuda::MLSTMGateScanKernel<Cell7B, float, bf16>,
+               cuda::MLSTMStepKernel<Cell7B, float, float, float, 1>,
+               cuda::MLSTMStepKernel<OwnCell, bf16, float, bf16, 4>, cuda::MLSTMGateScanKernel<Cell7B, float, bf16>,
                cuda::MLSTMChunkStatesKernel<Cell7B, bf16, bf16, 8>, cuda::MLSTMChunkStatesKernel<Cell7B, f16, float, 8>,
                cuda::MLSTMChunkStatesKernel<Cell7B, float, float, 4>,
                cuda::MLSTMChunkOutputsKernel<Cell7B, bf16, bf16, bf16, 8>,

@@ -27,10 +27,9 @@ TEST_CASE("Functions of kernels agree with double", "[cuda]") {
     const double wide = static_cast<double>(x);
     close(cuda::exp(x), std::exp(wide));
     close(cuda::tanh(x), std::tanh(wide));
-    close(cuda::sigmoid(x), xlstm::sigmoid(wide));
-    close(cuda::log_sigmoid(x), xlstm::log_sigmoid(wide));
-    close(cuda::soft_cap<xlstm::SoftCap<15.0>>(x), xlstm::SoftCap<15.0>::apply(wide));
-    REQUIRE(cuda::soft_cap<xlstm::NoSoftCap>(x) == x);
+    close(xlstm::sigmoid(x), xlstm::sigmoid(wide));
+    close(xlstm::log_sigmoid(x), xlstm::log_sigmoid(wide));
+    close(xlstm::SoftCap<15.0>::apply(x), xlstm::SoftCap<15.0>::apply(wide));
     if (x > 0) {
       close(cuda::log(x), std::log(wide));
       close(cuda::log1p(x), std::log1p(wide));

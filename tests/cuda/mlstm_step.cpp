@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "own_policy.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/reference/mlstm_recurrent.hpp"
 #include "xlstm/testing/emulate.hpp"
@@ -151,6 +152,8 @@ TEST_CASE("Inputs and outputs of 16 bits cost their own rounding alone", "[cuda]
 TEST_CASE("A cell with a sigmoid gate and without cap or normalizer", "[cuda]") {
   check<2, 12, 20, SigmoidPolicy>(2, 6);
 }
+
+TEST_CASE("A cell with gates of a program's own", "[cuda]") { check<2, 12, 20, xlstm::tests::OwnPolicy>(2, 6); }
 
 TEST_CASE("A document's start forgets the state, whatever is in it", "[cuda]") {
   using Cell = xlstm::MLSTMCell<2, 20, 36>;

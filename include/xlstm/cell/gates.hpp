@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The parts that an mLSTM cell is composed of: input gates, soft caps, normalizers. Each is a type of static functions;
-// a user's own gate or cap is another such type.
+// a user's own gate or cap is another such type. The functions are constexpr, not for constants: so kernels may call
+// them (nvcc --expt-relaxed-constexpr).
 #pragma once
 
 #include <cmath>
@@ -10,19 +11,19 @@ namespace xlstm {
 
 /// log(1 + e^x) without overflow.
 template <std::floating_point T>
-T softplus(T x) {
+constexpr T softplus(T x) {
   return x > T{0} ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
 }
 
 /// log σ(x) = −softplus(−x), stable for every x.
 template <std::floating_point T>
-T log_sigmoid(T x) {
+constexpr T log_sigmoid(T x) {
   return -softplus(-x);
 }
 
 /// σ(x), stable for every x.
 template <std::floating_point T>
-T sigmoid(T x) {
+constexpr T sigmoid(T x) {
   const T e = std::exp(-std::abs(x));
   return x >= T{0} ? T{1} / (T{1} + e) : e / (T{1} + e);
 }
@@ -33,12 +34,12 @@ struct ExponentialInputGate {
   /// exponentials of what cannot be.
   static constexpr bool stabilized = true;
   template <class T>
-  static T log_gate(T preactivation) {
+  static constexpr T log_gate(T preactivation) {
     return preactivation;
   }
   /// d log i / d ĩ.
   template <class T>
-  static T derivative(T) {
+  static constexpr T derivative(T) {
     return T{1};
   }
 };
@@ -47,11 +48,11 @@ struct ExponentialInputGate {
 struct SigmoidInputGate {
   static constexpr bool stabilized = false;
   template <class T>
-  static T log_gate(T preactivation) {
+  static constexpr T log_gate(T preactivation) {
     return log_sigmoid(preactivation);
   }
   template <class T>
-  static T derivative(T preactivation) {
+  static constexpr T derivative(T preactivation) {
     return sigmoid(-preactivation);
   }
 };
@@ -63,12 +64,12 @@ struct SoftCap {
   static constexpr bool active = true;
   static constexpr double value = Cap;
   template <class T>
-  static T apply(T x) {
+  static constexpr T apply(T x) {
     return T(Cap) * std::tanh(x / T(Cap));
   }
   /// dy/dx, from y.
   template <class T>
-  static T derivative(T y) {
+  static constexpr T derivative(T y) {
     const T r = y / T(Cap);
     return T{1} - r * r;
   }
@@ -78,11 +79,11 @@ struct NoSoftCap {
   static constexpr bool active = false;
   static constexpr double value = 0;
   template <class T>
-  static T apply(T x) {
+  static constexpr T apply(T x) {
     return x;
   }
   template <class T>
-  static T derivative(T) {
+  static constexpr T derivative(T) {
     return T{1};
   }
 };

@@ -36,9 +36,9 @@ struct StateSlots {
   S* const* slots = nullptr;
   Index offset = 0;
 
-  S* operator[](Index sequence) const { return slots[sequence] + offset; }
-  StateSlots at(Index more) const { return {slots, offset + more}; }
-  explicit operator bool() const { return slots != nullptr; }
+  constexpr S* operator[](Index sequence) const { return slots[sequence] + offset; }
+  constexpr StateSlots at(Index more) const { return {slots, offset + more}; }
+  explicit constexpr operator bool() const { return slots != nullptr; }
 };
 
 }  // namespace xlstm

@@ -61,4 +61,27 @@ XLSTM_DEVICE T block_reduce(Thread& thread, T x, Operation operation) {
   return x;
 }
 
+/// The shared memory that a block's scan needs: one value a warp.
+template <class T>
+struct BlockScanStorage : SharedArray<T, 32> {};
+
+/// Thread i gets carry ∘ x_0 ∘ … ∘ x_i; `carry` becomes that of the last. A barrier follows the last use of the
+/// storage.
+template <class T, class Operation, DeviceThread Thread>
+XLSTM_DEVICE T block_inclusive_scan(Thread& thread, T x, Operation operation, T& carry) {
+  constexpr int warps = Thread::block_threads / warp_size;
+  auto totals = thread.template shared<BlockScanStorage<T>>();
+  x = warp_inclusive_scan(thread, x, operation);
+  if (thread.lane() == warp_size - 1) totals[thread.warp()] = x;
+  thread.sync_block();
+  T before = carry;
+  for (int warp = 0; warp < warps; ++warp) {
+    if (warp == thread.warp()) before = carry;
+    const T total = totals[warp];
+    carry = operation(carry, total);
+  }
+  thread.sync_block();
+  return operation(before, x);
+}
+
 }  // namespace xlstm::cuda

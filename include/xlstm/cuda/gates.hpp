@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The cell's gates (cell/gates.hpp) for devices, in fp32.
+// The cell's gates (cell/gates.hpp) on devices, in fp32: whatever its policy names, a program's own gates too, whose
+// functions are constexpr or XLSTM_HOST_DEVICE.
 #pragma once
-
-#include <type_traits>
 
 #include "xlstm/cell/mlstm.hpp"
 #include "xlstm/cuda/math.hpp"
@@ -12,18 +11,13 @@ namespace xlstm::cuda {
 /// log σ(cap(f̃)).
 template <class Cell>
 XLSTM_HOST_DEVICE float log_forget(float preactivation) {
-  return log_sigmoid(soft_cap<typename Cell::GateCap>(preactivation));
+  return log_sigmoid(Cell::GateCap::apply(preactivation));
 }
 
 /// log i = gate(cap(ĩ)).
 template <class Cell>
 XLSTM_HOST_DEVICE float log_input(float preactivation) {
-  using Gate = typename Cell::InputGate;
-  static_assert(std::is_same_v<Gate, ExponentialInputGate> || std::is_same_v<Gate, SigmoidInputGate>,
-                "xlstm: this input gate has no device version; cuda::log_input needs a specialisation for the cell");
-  const float capped = soft_cap<typename Cell::GateCap>(preactivation);
-  if constexpr (std::is_same_v<Gate, SigmoidInputGate>) return log_sigmoid(capped);
-  return capped;
+  return Cell::InputGate::log_gate(Cell::GateCap::apply(preactivation));
 }
 
 /// What a token does to the state: C ← decay C + input k vᵀ, with the stabiliser after it.

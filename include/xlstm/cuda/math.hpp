@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Functions of kernels in fp32, the accurate versions (CUDA programming guide, "Mathematical Functions"): a GPU's
 // results and the host's differ by at most 4 units in the last place. Conversions of elements are exact or rounded to
-// nearest, ties to even, on both. nvcc must not be told --use_fast_math.
+// nearest, ties to even, on both. nvcc must not be told --use_fast_math. σ and log σ are those of cell/gates.hpp.
 #pragma once
 
 #include <bit>
@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "xlstm/cell/gates.hpp"
 #include "xlstm/core/element.hpp"
 #include "xlstm/cuda/qualifiers.hpp"
 #if defined(__CUDACC__)
@@ -34,27 +35,6 @@ XLSTM_HOST_DEVICE float rsqrt(float x) {
 }
 /// The larger; a NaN if either is one, so that it is not lost in a maximum.
 XLSTM_HOST_DEVICE float max(float x, float y) { return x > y || x != x ? x : y; }
-
-/// σ(x), stable for every x.
-XLSTM_HOST_DEVICE float sigmoid(float x) {
-  const float e = exp(-abs(x));
-  return x >= 0.0F ? 1.0F / (1.0F + e) : e / (1.0F + e);
-}
-/// log σ(x) = −log(1 + e⁻ˣ), stable for every x.
-XLSTM_HOST_DEVICE float log_sigmoid(float x) {
-  const float tail = log1p(exp(-abs(x)));
-  return x > 0.0F ? -tail : x - tail;
-}
-/// Cap::apply (cell/gates.hpp) on a device, for SoftCap<a> and NoSoftCap.
-template <class Cap>
-XLSTM_HOST_DEVICE float soft_cap(float x) {
-  if constexpr (Cap::active) {
-    constexpr float cap = static_cast<float>(Cap::value);
-    return cap * tanh(x / cap);
-  } else {
-    return x;
-  }
-}
 
 /// An element's value.
 template <class T>

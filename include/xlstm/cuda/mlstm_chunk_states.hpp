@@ -56,7 +56,7 @@ struct MLSTMChunkStatesKernel {
     const int first_column = block % blocks_of_columns * columns;
     const bool has_n = first_column == 0;
     const bool has_m = has_n && first_row == 0;
-    float* whole = state.slots != nullptr ? state.slots[sequence] + state.offset : nullptr;
+    float* whole = state ? state[sequence] : nullptr;
     float* c_state = whole != nullptr ? whole + Index{head} * Q * V : nullptr;
     float* n_state = whole != nullptr ? whole + Cell::n_offset + head * Q : nullptr;
     const Index tokens_row = chunks.tokens(sequence, head);

@@ -80,29 +80,6 @@ struct JoinPeaks {
 };
 }  // namespace detail
 
-/// The shared memory that a block's scan needs: one value a warp.
-template <class T>
-struct BlockScanStorage : SharedArray<T, 32> {};
-
-/// Thread i gets carry ∘ x_0 ∘ … ∘ x_i; `carry` becomes that of the last. A barrier follows the last use of the
-/// storage.
-template <class T, class Operation, DeviceThread Thread>
-XLSTM_DEVICE T block_inclusive_scan(Thread& thread, T x, Operation operation, T& carry) {
-  constexpr int warps = Thread::block_threads / warp_size;
-  auto totals = thread.template shared<BlockScanStorage<T>>();
-  x = warp_inclusive_scan(thread, x, operation);
-  if (thread.lane() == warp_size - 1) totals[thread.warp()] = x;
-  thread.sync_block();
-  T before = carry;
-  for (int warp = 0; warp < warps; ++warp) {
-    if (warp == thread.warp()) before = carry;
-    const T total = totals[warp];
-    carry = operation(carry, total);
-  }
-  thread.sync_block();
-  return operation(before, x);
-}
-
 /// A block has a chunk of a head. It also takes m before the first chunk from the state.
 template <class Cell, class Gate, class S, class Tuning = MLSTMChunkwiseTuning>
 struct MLSTMGateScanKernel {
@@ -126,8 +103,7 @@ struct MLSTMGateScanKernel {
     const Index row = chunks.tokens(sequence, head);
 
     if (chunk == 0 && thread.index() == 0) {
-      chunks.m[chunks.chunk(sequence, head, 0)] =
-          state.slots != nullptr ? state.slots[sequence][state.offset + Cell::m_offset + head] : 0.0F;
+      chunks.m[chunks.chunk(sequence, head, 0)] = state ? state[sequence][Cell::m_offset + head] : 0.0F;
     }
     constexpr float nothing = -std::numeric_limits<float>::infinity();
     detail::SumFrom sum_before{0.0F, -1};

@@ -60,7 +60,7 @@ struct MLSTMStepKernel {
     const int head = thread.block_index().x / tiles % static_cast<int>(Cell::heads);
     const int sequence = thread.block_index().x / tiles / static_cast<int>(Cell::heads);
     const bool fresh = starts != nullptr && starts[sequence] != 0;
-    float* whole = state.slots[sequence] + state.offset;
+    float* whole = state[sequence];
     float* n = whole + Cell::n_offset + head * Q;
     float* m = whole + Cell::m_offset + head;
 
