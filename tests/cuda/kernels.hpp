@@ -5,8 +5,10 @@
 
 #include "every_function.hpp"
 #include "own_policy.hpp"
+#include "xlstm/cuda/elementwise.hpp"
 #include "xlstm/cuda/mlstm_chunkwise.hpp"
 #include "xlstm/cuda/mlstm_step.hpp"
+#include "xlstm/cuda/multihead_norm.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
 
 namespace xlstm::tests {
@@ -23,18 +25,40 @@ struct KernelList {
 using Cell7B = MLSTMCell<8, 256, 512>;
 using OwnCell = MLSTMCell<8, 256, 512, OwnPolicy>;
 
-using AllKernels =
-    KernelList<EveryFunction,                                        //
-               cuda::RMSNormKernel<4096, bf16, bf16, bf16, 8>,       //
-               cuda::RMSNormKernel<4096, float, float, float, 8>,    //
-               cuda::RMSNormKernel<4095, bf16, bf16, bf16, 1>,       //
-               cuda::MLSTMStepKernel<Cell7B, bf16, float, bf16, 4>,  //
-               cuda::MLSTMStepKernel<Cell7B, float, float, float, 1>,
-               cuda::MLSTMStepKernel<OwnCell, bf16, float, bf16, 4>, cuda::MLSTMGateScanKernel<Cell7B, float, bf16>,
-               cuda::MLSTMChunkStatesKernel<Cell7B, bf16, bf16, 8>, cuda::MLSTMChunkStatesKernel<Cell7B, f16, float, 8>,
-               cuda::MLSTMChunkStatesKernel<Cell7B, float, float, 4>,
-               cuda::MLSTMChunkOutputsKernel<Cell7B, bf16, bf16, bf16, 8>,
-               cuda::MLSTMChunkOutputsKernel<Cell7B, f16, f16, float, 8>,
-               cuda::MLSTMChunkOutputsKernel<Cell7B, float, float, float, 4>>;
+using RowKernels = KernelList<cuda::RMSNormKernel<4096, bf16, bf16, bf16, 8>,                          //
+                              cuda::RMSNormKernel<4096, float, float, float, 8>,                       //
+                              cuda::RMSNormKernel<4095, bf16, bf16, bf16, 1>,                          //
+                              cuda::MultiHeadNormKernel<8, 4096, bf16, bf16, bf16, 8>,                 //
+                              cuda::MultiHeadNormKernel<8, 4096, float, float, float, 8>,              //
+                              cuda::MultiHeadNormKernel<1, 4095, bf16, float, bf16, 1>,                //
+                              cuda::ElementwiseKernel<cuda::CopyFunction, float, bf16, 8>,             //
+                              cuda::ElementwiseKernel<cuda::CopyFunction, f16, float, 8>,              //
+                              cuda::ElementwiseKernel<cuda::AddFunction, bf16, bf16, 8>,               //
+                              cuda::ElementwiseKernel<cuda::SwiGLUFunction, bf16, bf16, 8>,            //
+                              cuda::ElementwiseKernel<cuda::SwiGLUFunction, float, float, 4>,          //
+                              cuda::ElementwiseKernel<cuda::SwiGLUBackwardFunction, bf16, bf16, 8>,    //
+                              cuda::ElementwiseKernel<cuda::OutputGateFunction, bf16, bf16, 1>,        //
+                              cuda::ElementwiseKernel<cuda::OutputGateBackwardFunction, f16, f16, 8>,  //
+                              cuda::ElementwiseKernel<cuda::SoftCapFunction<SoftCap<30.0>>, float, float, 4>>;
+
+using CellKernels = KernelList<cuda::MLSTMStepKernel<Cell7B, bf16, float, bf16, 4>,         //
+                               cuda::MLSTMStepKernel<Cell7B, float, float, float, 1>,       //
+                               cuda::MLSTMStepKernel<OwnCell, bf16, float, bf16, 4>,        //
+                               cuda::MLSTMGateScanKernel<Cell7B, float, bf16>,              //
+                               cuda::MLSTMChunkStatesKernel<Cell7B, bf16, bf16, 8>,         //
+                               cuda::MLSTMChunkStatesKernel<Cell7B, f16, float, 8>,         //
+                               cuda::MLSTMChunkStatesKernel<Cell7B, float, float, 4>,       //
+                               cuda::MLSTMChunkOutputsKernel<Cell7B, bf16, bf16, bf16, 8>,  //
+                               cuda::MLSTMChunkOutputsKernel<Cell7B, f16, f16, float, 8>,   //
+                               cuda::MLSTMChunkOutputsKernel<Cell7B, float, float, float, 4>>;
+
+struct AllKernels {
+  template <class F>
+  static void for_each(F&& f) {
+    KernelList<EveryFunction>::for_each(f);
+    RowKernels::for_each(f);
+    CellKernels::for_each(f);
+  }
+};
 
 }  // namespace xlstm::tests

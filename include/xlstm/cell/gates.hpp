@@ -25,7 +25,7 @@ constexpr T log_sigmoid(T x) {
 template <std::floating_point T>
 constexpr T sigmoid(T x) {
   const T e = std::exp(-std::abs(x));
-  return x >= T{0} ? T{1} / (T{1} + e) : e / (T{1} + e);
+  return (x >= T{0} ? T{1} : e) / (T{1} + e);
 }
 
 /// i = exp(ĩ), unbounded, hence stabilised by m (xLSTM 7B, Eq. 5–7).
