@@ -2,7 +2,7 @@
 // Where the time goes: every operation of a decode step (of one session and of eight) and of a prefill of 512 tokens,
 // of the 160M preset with random weights. Floor: the bytes of weights and states that an operation must move at the
 // bandwidth measured here, or its multiplications at the fp32 peak measured here, whichever takes longer.
-//   operations [THREADS [f32|bf16|int8|int4]]
+//   operations [--json] [THREADS [f32|bf16|int8|int4]]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -114,9 +114,20 @@ class TimedBackend : public cpu::Backend<W, Activations> {
   }
 };
 
-/// Runs `pass` for about a second and prints what its operations took on average.
+struct Row {
+  std::string name;
+  Index calls;
+  double microseconds, floor;  // floor 0: not known
+};
+struct Table {
+  std::string title;
+  double microseconds;
+  std::vector<Row> rows;
+};
+
+/// Runs `pass` for about a second: what it and its operations took on average.
 template <class Pass>
-void table(const std::string& title, const bench::Machine& machine, Pass&& pass) {
+Table measured(const std::string& title, const bench::Machine& machine, Pass&& pass) {
   pass();
   entries.clear();
   Index passes = 0;
@@ -126,30 +137,53 @@ void table(const std::string& title, const bench::Machine& machine, Pass&& pass)
     pass();
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
-  const double each = seconds / static_cast<double>(passes);
+  const double to_each = 1e6 / static_cast<double>(passes);
+  Table table{title, seconds * to_each, {}};
+  double rest = seconds;
+  for (const auto& [name, e] : entries) {
+    const double floor = std::max(e.bytes / machine.bandwidth, e.flops / machine.peak) * to_each;
+    table.rows.push_back({name, e.calls / passes, e.seconds * to_each, floor >= 1 ? floor : 0});
+    rest -= e.seconds;
+  }
+  std::sort(table.rows.begin(), table.rows.end(),
+            [](const Row& a, const Row& b) { return a.microseconds > b.microseconds; });
+  table.rows.push_back({"all else", 0, rest * to_each, 0});
+  return table;
+}
+
+void print_markdown(const Table& table) {
   std::printf(
-      "\n%s: %.3f ms\n| operation | calls | µs | share | floor, µs | time / floor |\n|---|---|---|---|---|---|\n",
-      title.c_str(), each * 1e3);
-  double rest = each;
-  std::vector<std::pair<std::string, Entry>> sorted(entries.begin(), entries.end());
-  std::sort(sorted.begin(), sorted.end(),
-            [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
-  for (const auto& [name, e] : sorted) {
-    const double n = static_cast<double>(passes), time = e.seconds / n;
-    const double floor = std::max(e.bytes / machine.bandwidth, e.flops / machine.peak) / n;
-    rest -= time;
-    std::printf("| %s | %td | %.1f | %.1f %% | ", name.c_str(), e.calls / passes, time * 1e6, 100 * time / each);
-    if (floor * 1e6 >= 1) {
-      std::printf("%.1f | %.2f |\n", floor * 1e6, time / floor);
+      "\n%s: %.3f ms\n\n| operation | calls | µs | share | floor, µs | time / floor |\n|---|---|---|---|---|---|\n",
+      table.title.c_str(), table.microseconds * 1e-3);
+  for (const Row& r : table.rows) {
+    std::printf("| %s | %s | %.1f | %.1f %% | ", r.name.c_str(), r.calls > 0 ? std::to_string(r.calls).c_str() : "",
+                r.microseconds, 100 * r.microseconds / table.microseconds);
+    if (r.floor > 0) {
+      std::printf("%.1f | %.2f |\n", r.floor, r.microseconds / r.floor);
     } else {
       std::printf("| |\n");
     }
   }
-  std::printf("| all else | | %.1f | %.1f %% | | |\n", rest * 1e6, 100 * rest / each);
+}
+
+void print_json(const std::vector<Table>& all) {
+  const char* between_tables = "";
+  for (const Table& table : all) {
+    std::printf("%s\n {\"title\": \"%s\", \"us\": %.1f, \"operations\": [", between_tables, table.title.c_str(),
+                table.microseconds);
+    const char* between_rows = "";
+    for (const Row& r : table.rows) {
+      std::printf("%s\n  {\"name\": \"%s\", \"calls\": %td, \"us\": %.1f, \"floor us\": %.1f}", between_rows,
+                  r.name.c_str(), r.calls, r.microseconds, r.floor);
+      between_rows = ",";
+    }
+    std::printf("]}");
+    between_tables = ",";
+  }
 }
 
 template <class W, class Activations = cpu::FloatActivations>
-void tables(const std::string& format, int threads, const bench::Machine& machine) {
+void measure(const std::string& format, int threads, const bench::Machine& machine, std::vector<Table>& tables) {
   using M = LanguageModel<config, TimedBackend<W, Activations>>;
   const M model = bench::random_model<M>(threads);
   Random random(2);
@@ -163,28 +197,42 @@ void tables(const std::string& format, int threads, const bench::Machine& machin
     std::vector<Session<M>*> pointers;
     for (auto& s : sessions) pointers.push_back(&s);
     const std::vector<Token> next = tokens(count);
-    table(format + ", one token of " + std::to_string(count), machine, [&] { Session<M>::step(pointers, next); });
+    const std::string title = format + ", one token of " + std::to_string(count);
+    tables.push_back(measured(title, machine, [&] { Session<M>::step(pointers, next); }));
   }
   const std::vector<Token> prompt = tokens(512);
   auto session = model.session();
-  table(format + ", prefill of 512", machine, [&] {
+  tables.push_back(measured(format + ", prefill of 512", machine, [&] {
     session.reset();
     session.prefill(prompt);
-  });
+  }));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int threads = argc > 1 ? std::atoi(argv[1]) : 2;
-  const std::string only = argc > 2 ? argv[2] : "";
+  const bool json = argc > 1 && std::string(argv[1]) == "--json";
+  const char* const* const arguments = argv + (json ? 1 : 0);
+  const int count = argc - (json ? 1 : 0);
+  const int threads = count > 1 ? std::atoi(arguments[1]) : 2;
+  const std::string only = count > 2 ? arguments[2] : "";
   try {
     const bench::Machine machine(threads);
-    std::printf("%d threads, %.1f GB/s, %.0f GFLOP/s\n", threads, machine.bandwidth * 1e-9, machine.peak * 1e-9);
-    if (only.empty() || only == "f32") tables<float>("f32", threads, machine);
-    if (only.empty() || only == "bf16") tables<bf16>("bf16", threads, machine);
-    if (only.empty() || only == "int8") tables<int8, cpu::Int8Activations>("int8", threads, machine);
-    if (only.empty() || only == "int4") tables<int4, cpu::Int8Activations>("int4", threads, machine);
+    std::vector<Table> tables;
+    if (only.empty() || only == "f32") measure<float>("f32", threads, machine, tables);
+    if (only.empty() || only == "bf16") measure<bf16>("bf16", threads, machine, tables);
+    if (only.empty() || only == "int8") measure<int8, cpu::Int8Activations>("int8", threads, machine, tables);
+    if (only.empty() || only == "int4") measure<int4, cpu::Int8Activations>("int4", threads, machine, tables);
+    const double gigabytes = machine.bandwidth * 1e-9, gigaflops = machine.peak * 1e-9;
+    if (json) {
+      std::printf("{\"threads\": %d, \"GB/s\": %.1f, \"fp32 GFLOP/s\": %.0f, \"passes\": [", threads, gigabytes,
+                  gigaflops);
+      print_json(tables);
+      std::printf("]}\n");
+    } else {
+      std::printf("%d threads, %.1f GB/s, %.0f GFLOP/s\n", threads, gigabytes, gigaflops);
+      for (const Table& table : tables) print_markdown(table);
+    }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
