@@ -60,13 +60,13 @@ struct MLSTMCell {
 };
 
 /// The cell's input: one row a token, pre-activations of the gates before any soft cap. const T in forward.
-template <class T, class Cell>
+template <class T, class Cell, class Gate = T>
 struct MLSTMInput {
-  MatrixView<T, Cell::qk_width> q;   ///< (rows, H·Q)
-  MatrixView<T, Cell::qk_width> k;   ///< (rows, H·Q)
-  MatrixView<T, Cell::v_width> v;    ///< (rows, H·V)
-  MatrixView<T, Cell::heads> igate;  ///< ĩ, (rows, H)
-  MatrixView<T, Cell::heads> fgate;  ///< f̃, (rows, H)
+  MatrixView<T, Cell::qk_width> q;      ///< (rows, H·Q)
+  MatrixView<T, Cell::qk_width> k;      ///< (rows, H·Q)
+  MatrixView<T, Cell::v_width> v;       ///< (rows, H·V)
+  MatrixView<Gate, Cell::heads> igate;  ///< ĩ, (rows, H)
+  MatrixView<Gate, Cell::heads> fgate;  ///< f̃, (rows, H)
 };
 
 }  // namespace xlstm

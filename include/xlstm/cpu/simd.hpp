@@ -227,13 +227,21 @@ inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 // ---- lanes
 
 namespace detail {
+/// The lanes `From` of a and b together, which is what __builtin_shufflevector gives; nvcc cannot count its arguments
+/// where they are a pack.
+template <int... From>
+inline Floats lanes(Floats a, Floats b) {
+#if defined(__CUDACC__)
+  return Floats{(From < width ? a[From % width] : b[From % width])...};
+#else
+  return __builtin_shufflevector(a, b, From...);
+#endif
+}
 template <int Step, std::size_t... Lane>
 inline void exchange(Floats& a, Floats& b, std::index_sequence<Lane...>) {
   const Floats x = a, y = b;
-  a = __builtin_shufflevector(
-      x, y, (static_cast<int>(Lane) & Step ? width + static_cast<int>(Lane) - Step : static_cast<int>(Lane))...);
-  b = __builtin_shufflevector(
-      x, y, (static_cast<int>(Lane) & Step ? width + static_cast<int>(Lane) : static_cast<int>(Lane) + Step)...);
+  a = lanes<(static_cast<int>(Lane) & Step ? width + static_cast<int>(Lane) - Step : static_cast<int>(Lane))...>(x, y);
+  b = lanes<(static_cast<int>(Lane) & Step ? width + static_cast<int>(Lane) : static_cast<int>(Lane) + Step)...>(x, y);
 }
 template <int Step>
 inline void transpose_step(Floats* v) {
@@ -247,7 +255,7 @@ inline void transpose_step(Floats* v) {
 }
 template <int Step, std::size_t... Lane>
 inline Floats rotate(Floats v, std::index_sequence<Lane...>) {
-  return __builtin_shufflevector(v, v, (static_cast<int>(Lane) ^ Step)...);
+  return lanes<(static_cast<int>(Lane) ^ Step)...>(v, v);
 }
 template <int Step>
 inline Floats add_across(Floats v) {
@@ -268,17 +276,16 @@ inline Floats max_across(Floats v) {
 /// Lanes without bit Step: a[lane] + a[lane ^ Step]; lanes with it: the same of b.
 template <int Step, std::size_t... Lane>
 inline Floats add_across_two(Floats a, Floats b, std::index_sequence<Lane...>) {
-  const auto index = [](int lane, int flip) { return ((lane & Step) != 0 ? width : 0) + (lane ^ flip); };
-  return __builtin_shufflevector(a, b, index(static_cast<int>(Lane), 0)...) +
-         __builtin_shufflevector(a, b, index(static_cast<int>(Lane), Step)...);
+  constexpr auto index = [](int lane, int flip) { return ((lane & Step) != 0 ? width : 0) + (lane ^ flip); };
+  return lanes<index(static_cast<int>(Lane), 0)...>(a, b) + lanes<index(static_cast<int>(Lane), Step)...>(a, b);
 }
 }  // namespace detail
 
 /// The even lanes of a and b, and the odd ones.
 template <std::size_t... Lane>
 inline void split_pairs(Floats a, Floats b, Floats& even, Floats& odd, std::index_sequence<Lane...>) {
-  even = __builtin_shufflevector(a, b, (2 * static_cast<int>(Lane))...);
-  odd = __builtin_shufflevector(a, b, (2 * static_cast<int>(Lane) + 1)...);
+  even = detail::lanes<(2 * static_cast<int>(Lane))...>(a, b);
+  odd = detail::lanes<(2 * static_cast<int>(Lane) + 1)...>(a, b);
 }
 inline void split_pairs(Floats a, Floats b, Floats& even, Floats& odd) {
   split_pairs(a, b, even, odd, std::make_index_sequence<width>());

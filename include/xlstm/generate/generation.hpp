@@ -86,8 +86,8 @@ class Generation {
   }
 
   // The sampler's logits are fp32; a backend may compute in another type.
-  std::span<const float> in_float(std::span<const typename SessionType::Arithmetic> logits) {
-    if constexpr (std::is_same_v<typename SessionType::Arithmetic, float>) {
+  std::span<const float> in_float(std::span<const typename SessionType::Logit> logits) {
+    if constexpr (std::is_same_v<typename SessionType::Logit, float>) {
       return logits;
     } else {
       rounded_.resize(logits.size());

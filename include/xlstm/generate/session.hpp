@@ -35,24 +35,25 @@ class Session {
   using Model = ModelType;
   using Backend = typename Model::BackendType;
   using State = typename Model::State;
-  using Arithmetic = typename Model::Arithmetic;
+  using Logit = typename Model::Logit;
 
   explicit Session(Model model)
       : model_(std::move(model)),
-        state_(static_cast<std::size_t>(Model::state_size), State{0}),
-        logits_(static_cast<std::size_t>(Model::vocab_size), Arithmetic{0}) {}
+        state_(model_.new_state()),
+        logits_(static_cast<std::size_t>(Model::vocab_size), Logit{0}) {}
 
   const Model& model() const { return model_; }
 
   /// How many tokens the session has taken in.
   Index position() const { return position_; }
 
-  /// The state: Model::state_size values, laid out as Network::for_each_state says.
-  std::span<const State> state() const { return state_; }
+  /// The state: Model::state_size values, laid out as Network::for_each_state says. A view of them, or a copy if they
+  /// are in a device's memory.
+  auto state() const { return state_.read(); }
 
   /// Logits of what comes after the tokens taken in so far; zeros before the first token.
   /// Takes in the token that is still owed, if there is one (see owe()).
-  std::span<const Arithmetic> logits() {
+  std::span<const Logit> logits() {
     settle();
     return logits_;
   }
@@ -85,7 +86,7 @@ class Session {
   }
 
   /// Takes in one token and returns the logits of the next. Error if it is outside the vocabulary.
-  std::span<const Arithmetic> step(Token token) {
+  std::span<const Logit> step(Token token) {
     prefill(std::span<const Token>(&token, 1));
     return logits_;
   }
@@ -136,10 +137,10 @@ class Session {
 
   /// Forgets everything: the state before the first token.
   void reset() {
-    std::fill(state_.begin(), state_.end(), State{0});
-    std::fill(logits_.begin(), logits_.end(), Arithmetic{0});
+    std::fill(logits_.begin(), logits_.end(), Logit{0});
     position_ = 0;
     owed_.reset();
+    state_.clear();
   }
 
   /// Tokens that continue the prompt, one by one as they are made (generate/generation.hpp):
@@ -157,7 +158,13 @@ class Session {
   struct ResetUnlessDone {
     std::span<Session* const> sessions;
     ~ResetUnlessDone() {
-      for (Session* s : sessions) s->reset();
+      for (Session* s : sessions) {
+        try {
+          s->reset();
+        } catch (const Error&) {
+          // A device that cannot even write zeros any more says so again at the next use.
+        }
+      }
     }
   };
 
@@ -174,8 +181,8 @@ class Session {
   }
 
   Model model_;
-  std::vector<State> state_;
-  std::vector<Arithmetic> logits_;
+  typename Model::SequenceState state_;
+  std::vector<Logit> logits_;
   Index position_ = 0;
   std::optional<Token> owed_;
 };

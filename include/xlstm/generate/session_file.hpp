@@ -21,7 +21,7 @@ template <class SessionType>
 class SessionFile {
   using Model = typename SessionType::Model;
   using State = typename SessionType::State;
-  using Arithmetic = typename SessionType::Arithmetic;
+  using Logit = typename SessionType::Logit;
   static constexpr char magic[9] = "XLSTMSES";
   static constexpr std::uint32_t version = 1;
 
@@ -37,7 +37,7 @@ class SessionFile {
   };
   static_assert(sizeof(Header) == 56);
   static constexpr std::size_t state_bytes = static_cast<std::size_t>(Model::state_size) * sizeof(State);
-  static constexpr std::size_t logits_bytes = static_cast<std::size_t>(Model::vocab_size) * sizeof(Arithmetic);
+  static constexpr std::size_t logits_bytes = static_cast<std::size_t>(Model::vocab_size) * sizeof(Logit);
   static constexpr std::size_t file_bytes = sizeof(Header) + state_bytes + logits_bytes + 8;
 
  public:
@@ -60,7 +60,8 @@ class SessionFile {
       file.write(piece);
     };
     put(&header, sizeof header);
-    put(session.state_.data(), state_bytes);
+    const auto state = session.state();
+    put(state.data(), state_bytes);
     put(session.logits_.data(), logits_bytes);
     const std::uint64_t value = sum.value();
     file.write(std::as_bytes(std::span(&value, 1)));
@@ -101,7 +102,7 @@ class SessionFile {
         header.position > static_cast<std::uint64_t>(PTRDIFF_MAX)) {
       fail(name, ": session file is damaged (token or position out of range)");
     }
-    std::memcpy(session.state_.data(), bytes.data() + sizeof header, state_bytes);
+    session.state_.write(bytes.data() + sizeof header);
     std::memcpy(session.logits_.data(), bytes.data() + sizeof header + state_bytes, logits_bytes);
     session.position_ = static_cast<Index>(header.position);
     session.owed_.reset();

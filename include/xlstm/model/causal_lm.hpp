@@ -113,12 +113,14 @@ struct CausalLM {
 
   /// Logits before the soft cap. hidden: (rows, D), y: (rows, vocab_size).
   template <class B>
-  static void raw_logits(B& backend, const Parameters<B>& p, Input<B, embedding_dim> hidden, Output<B, VocabSize> y) {
+  static void raw_logits(B& backend, const Parameters<B>& p, Input<B, embedding_dim> hidden,
+                         MatrixView<Precise<B>, VocabSize> y) {
     backend.linear(hidden, linear_term(head(p), Vector<B, 0>{}, y));
   }
   /// Logits: cap(W_head hidden).
   template <class B>
-  static void logits(B& backend, const Parameters<B>& p, Input<B, embedding_dim> hidden, Output<B, VocabSize> y) {
+  static void logits(B& backend, const Parameters<B>& p, Input<B, embedding_dim> hidden,
+                     MatrixView<Precise<B>, VocabSize> y) {
     raw_logits(backend, p, hidden, y);
     if constexpr (Cap::active) backend.template soft_cap<Cap>(y);
   }

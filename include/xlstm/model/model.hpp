@@ -19,6 +19,7 @@
 #include "xlstm/cpu/backend.hpp"
 #include "xlstm/model/architecture.hpp"
 #include "xlstm/model/counts.hpp"
+#include "xlstm/model/sequence_state.hpp"
 #include "xlstm/model/weights.hpp"
 
 namespace xlstm {
@@ -39,7 +40,9 @@ class Model {
   using State = typename B::State;
   using Parameters = typename Network::template Parameters<B>;
   using Options = typename B::Options;
-  using Logits = MatrixView<Arithmetic, Network::vocab_size>;
+  using Logit = Precise<B>;
+  using Logits = MatrixView<Logit, Network::vocab_size>;
+  using SequenceState = xlstm::SequenceState<B, Network::state_size>;
 
   static constexpr Index vocab_size = Network::vocab_size;
   static constexpr Index embedding_dim = Network::embedding_dim;
@@ -63,13 +66,17 @@ class Model {
   /// A fresh session: the state before the first token (generate/session.hpp).
   Session<Model> session() const;
 
+  /// The state before the first token, where the backend computes.
+  SequenceState new_state() const { return SequenceState(shared_->resources); }
+
+  /// Where the backend computes: not for the host to read if that is a device.
   const Parameters& parameters() const { return shared_->weights.parameters; }
   /// Whether both are the same loaded model.
   bool same_as(const Model& other) const { return shared_ == other.shared_; }
   /// Distinguishes this model's weights from another's, whatever machine they are on: 64 bits over samples of every
   /// parameter. For refusing saved sessions of another model.
   std::uint64_t fingerprint() const {
-    std::call_once(shared_->fingerprinted, [&] { shared_->fingerprint = compute_fingerprint(); });
+    std::call_once(shared_->fingerprinted, [&] { shared_->fingerprint = compute_fingerprint(parameters()); });
     return shared_->fingerprint;
   }
 
@@ -92,7 +99,8 @@ class Model {
   Lease lease() const { return Lease(*this); }
 
   /// Runs the tokens of `run` (rows in the order sequence, position), moves the states on, and calls
-  /// use(first_row, logits) for the wanted rows in order, a slice of bounded size at a time.
+  /// use(first_row, logits) for the wanted rows in order, a slice of bounded size at a time. `states` point to memory
+  /// of SequenceState; run.starts, the slots' array and the logits are the host's.
   /// `wanted`: all rows, or only each sequence's last token.
   /// Error, and nothing has changed, if `tokens` are not run.rows() of the vocabulary. What else is thrown while it
   /// computes leaves the states undefined.
@@ -101,27 +109,13 @@ class Model {
   void run(B& backend, const Run& run, std::span<const Token> tokens, StateSlots<State> states, Rows wanted,
            Use&& use) const {
     check(run, tokens);
-    Arena& arena = backend.arena();
-    ArenaScope scope(arena);
-    const auto hidden = arena.template matrix<Arithmetic, embedding_dim>(run.rows());
-    {
-      ArenaScope inner(arena);
-      typename Network::template Saved<B> saved;
-      Network::template hidden<B>(backend, parameters(), run, states, tokens, hidden, saved);
-    }
-    if (wanted == Rows::none) return;
-    const Index first = wanted == Rows::all ? 0 : run.length - 1;
-    const Index stride = wanted == Rows::all ? 1 : run.length;
-    const Index count = wanted == Rows::all ? run.rows() : run.sequences;
-    constexpr Index slice = 64;
-    const auto logits = arena.template matrix<Arithmetic, vocab_size>(std::min(slice, count));
-    for (Index done = 0; done < count; done += slice) {
-      const Index n = std::min(slice, count - done);
-      const MatrixView<Arithmetic, embedding_dim> rows(hidden.row(first + done * stride), n, embedding_dim,
-                                                       stride * embedding_dim);
-      const Logits out = logits.middle_rows(0, n);
-      Network::template logits<B>(backend, parameters(), rows, out);
-      use(done, out);
+    const ArenaScope scope(backend.arena());
+    if constexpr (DeviceBackend<B>) {
+      compute(backend, backend.upload(run), tokens, backend.upload(states, run.sequences), wanted,
+              [&](Index first, const Logits& logits) { use(first, backend.download(logits)); });
+      backend.synchronize();
+    } else {
+      compute(backend, run, tokens, states, wanted, use);
     }
   }
 
@@ -139,7 +133,12 @@ class Model {
   friend class Lease;
   struct Shared {
     Shared(Weights<Network, B> w, const Options& options)
-        : weights(std::move(w)), resources(std::make_shared<typename B::Resources>(options)) {}
+        : weights(std::move(w)), resources(std::make_shared<typename B::Resources>(options)) {
+      if constexpr (DeviceBackend<B>) {
+        std::call_once(fingerprinted, [&] { fingerprint = compute_fingerprint(weights.parameters); });
+        weights = upload_weights<Network, B>(weights, resources);
+      }
+    }
 
     std::unique_ptr<B> take() {
       {
@@ -167,6 +166,32 @@ class Model {
     std::uint64_t fingerprint = 0;
   };
 
+  template <class Use>
+  void compute(B& backend, const Run& run, std::span<const Token> tokens, StateSlots<State> states, Rows wanted,
+               Use&& use) const {
+    Arena& arena = backend.arena();
+    const auto hidden = arena.template matrix<Arithmetic, embedding_dim>(run.rows());
+    {
+      ArenaScope inner(arena);
+      typename Network::template Saved<B> saved;
+      Network::template hidden<B>(backend, parameters(), run, states, tokens, hidden, saved);
+    }
+    if (wanted == Rows::none) return;
+    const Index first = wanted == Rows::all ? 0 : run.length - 1;
+    const Index stride = wanted == Rows::all ? 1 : run.length;
+    const Index count = wanted == Rows::all ? run.rows() : run.sequences;
+    constexpr Index slice = 64;
+    const auto logits = arena.template matrix<Logit, vocab_size>(std::min(slice, count));
+    for (Index done = 0; done < count; done += slice) {
+      const Index n = std::min(slice, count - done);
+      const MatrixView<Arithmetic, embedding_dim> rows(hidden.row(first + done * stride), n, embedding_dim,
+                                                       stride * embedding_dim);
+      const Logits out = logits.middle_rows(0, n);
+      Network::template logits<B>(backend, parameters(), rows, out);
+      use(done, out);
+    }
+  }
+
   static void check(const Run& run, std::span<const Token> tokens) {
     if (run.sequences < 1 || run.length < 1 || static_cast<Index>(tokens.size()) != run.rows()) {
       fail("model: ", tokens.size(), " tokens for ", run.sequences, " sequences of ", run.length,
@@ -178,11 +203,11 @@ class Model {
     }
   }
 
-  std::uint64_t compute_fingerprint() const {
+  static std::uint64_t compute_fingerprint(const Parameters& parameters) {
     // Words that hold whole elements: fp32 weights that came from bf16 all have the same lower bytes.
     constexpr Index samples = 64, word = 8;
     std::uint64_t hash = 0;
-    for_each_parameter<Network>(parameters(), [&](std::string_view name, const auto& handle, Initialization) {
+    for_each_parameter<Network>(parameters, [&](std::string_view name, const auto& handle, Initialization) {
       for (const char c : name) hash = splitmix64(hash) ^ static_cast<unsigned char>(c);
       for_each_array(handle, [&](const void* memory, Index size) {
         const auto* bytes = static_cast<const std::byte*>(memory);

@@ -42,7 +42,7 @@ template <class Network, class B>
 struct Weights {
   typename Network::template Parameters<B> parameters;
   AlignedMemory memory;                ///< what was allocated for them
-  std::shared_ptr<const void> mapped;  ///< what they lie in otherwise
+  std::shared_ptr<const void> mapped;  ///< what they lie in otherwise: a file, or a device's memory
 };
 
 /// Where one parameter lies in the block.
@@ -74,6 +74,29 @@ Weights<Network, B> allocate_weights() {
     handle.bind(next);
     next += detail::padded(handle.bytes);
   });
+  return weights;
+}
+
+/// The same weights in the memory of a device, in one block; the host's are not needed any more.
+template <class Network, class B>
+Weights<Network, B> upload_weights(const Weights<Network, B>& host,
+                                   const std::shared_ptr<typename B::Resources>& resources) {
+  using Memory = typename B::DeviceMemory;
+  constexpr Index alignment = 256;
+  Weights<Network, B> weights;
+  weights.parameters = host.parameters;
+  Index bytes = 0;
+  for_each_parameter<Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
+    bytes += round_up(handle.bytes, alignment);
+  });
+  const auto memory = std::make_shared<Memory>(resources, bytes, "the weights");
+  Index next = 0;
+  for_each_parameter<Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
+    memory->upload(next, handle.data(), handle.bytes);
+    handle.bind(static_cast<std::byte*>(memory->data()) + next);
+    next += round_up(handle.bytes, alignment);
+  });
+  weights.mapped = memory;
   return weights;
 }
 

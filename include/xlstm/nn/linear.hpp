@@ -8,19 +8,19 @@ namespace xlstm {
 
 /// One of several matrices applied to the same rows: backend.linear(x, {w1, b1, y1}, {w2, b2, y2}) reads x once and
 /// leaves the backend free to do all of them in one go.
-template <class W, class T>
+template <class W, class T, class Bias = T>
 struct LinearTerm {
-  const W& weight;  ///< (Out, In)
-  const T* bias;    ///< (Out), or null
+  const W& weight;   ///< (Out, In)
+  const Bias* bias;  ///< (Out), or null
   MatrixView<T, W::rows> y;
 };
 
-template <class W, class T, Index N>
-LinearTerm(const W&, const VectorParameter<T, N>&, MatrixView<T, W::rows>) -> LinearTerm<W, T>;
+template <class W, class T, class Bias, Index N>
+LinearTerm(const W&, const VectorParameter<Bias, N>&, MatrixView<T, W::rows>) -> LinearTerm<W, T, Bias>;
 
 /// The term y = W x + b of a grouped product.
-template <class W, class T, Index N>
-LinearTerm<W, T> linear_term(const W& weight, const VectorParameter<T, N>& bias, MatrixView<T, W::rows> y) {
+template <class W, class T, class Bias, Index N>
+LinearTerm<W, T, Bias> linear_term(const W& weight, const VectorParameter<Bias, N>& bias, MatrixView<T, W::rows> y) {
   static_assert(N == 0 || N == W::rows, "xlstm: a linear layer's bias has one value per output");
   return {weight, N == 0 ? nullptr : bias.data(), y};
 }

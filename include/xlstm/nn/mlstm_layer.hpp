@@ -94,7 +94,7 @@ struct MLSTMLayer {
   template <class B>
   struct Saved {
     Input<B, D> x;
-    MLSTMInput<typename B::Arithmetic, Cell> cell_input;
+    MLSTMInput<typename B::Arithmetic, Cell, Precise<B>> cell_input;
     Output<B, v_width> ogate, h, normed, gated;
     typename B::template MLSTMSaved<Cell> cell;
     typename Norm::template Saved<B> norm;
@@ -163,7 +163,7 @@ struct MLSTMLayer {
     const auto dgated = matrix<v_width>(backend, dy.rows());
     const auto dogate = matrix<v_width>(backend, dy.rows());
     const auto dh = matrix<v_width>(backend, dy.rows());
-    MLSTMInput<typename B::Arithmetic, Cell> din;
+    MLSTMInput<typename B::Arithmetic, Cell, Precise<B>> din;
     allocate(backend, dy.rows(), din);
 
     backend.linear_backward_weight(Input<B, v_width>(saved.gated), dy, g.out_proj, g.out_proj_bias);
@@ -173,7 +173,7 @@ struct MLSTMLayer {
     backend.template mlstm_backward<Cell>(run, constant(saved.cell_input), saved.h, saved.cell, dh, din, dstate);
 
     const auto project_back = [&](auto grad, const auto& weight, auto& weight_gradient, auto& bias_gradient, bool add) {
-      const MatrixView<const typename B::Arithmetic, decltype(grad)::static_cols> dout = grad;
+      const MatrixView<const typename decltype(grad)::value_type, decltype(grad)::static_cols> dout = grad;
       backend.linear_backward_weight(saved.x, dout, weight_gradient, bias_gradient);
       backend.linear_backward_input(dout, weight, dx, add);
     };
@@ -191,15 +191,15 @@ struct MLSTMLayer {
     return backend.arena().template matrix<typename B::Arithmetic, Width>(rows);
   }
   template <class B>
-  static void allocate(B& backend, Index rows, MLSTMInput<typename B::Arithmetic, Cell>& in) {
+  static void allocate(B& backend, Index rows, MLSTMInput<typename B::Arithmetic, Cell, Precise<B>>& in) {
     in.q = matrix<qk_width>(backend, rows);
     in.k = matrix<qk_width>(backend, rows);
     in.v = matrix<v_width>(backend, rows);
-    in.igate = matrix<heads>(backend, rows);
-    in.fgate = matrix<heads>(backend, rows);
+    in.igate = backend.arena().template matrix<Precise<B>, heads>(rows);
+    in.fgate = backend.arena().template matrix<Precise<B>, heads>(rows);
   }
-  template <class T>
-  static MLSTMInput<const T, Cell> constant(const MLSTMInput<T, Cell>& in) {
+  template <class T, class Gate>
+  static MLSTMInput<const T, Cell, const Gate> constant(const MLSTMInput<T, Cell, Gate>& in) {
     return {in.q, in.k, in.v, in.igate, in.fgate};
   }
 };

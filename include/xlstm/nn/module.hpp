@@ -23,6 +23,7 @@
 #pragma once
 
 #include <concepts>
+#include <memory>
 
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/run.hpp"
@@ -55,6 +56,20 @@ concept Backend = requires(B& b) {
   typename B::GradientBackend;
   typename B::template Weight<1, 1>;
   { b.arena() } -> std::same_as<Arena&>;
+};
+
+/// A backend that computes in the memory of a device, which the host cannot read. What crosses, crosses in Model and
+/// Session: weights, states, logits. `DeviceMemory(resources, bytes, what)` is memory there, zeroed and copyable. A
+/// pass begins with upload(run) and upload(states, sequences): the same for the device, until the arena's next release;
+/// download(rows) are rows that the host may read, until the next; synchronize() returns when all is done.
+template <class B>
+concept DeviceBackend = Backend<B> && requires(B& b, const Run& run, MatrixView<Precise<B>, 1> rows) {
+  requires std::constructible_from < typename B::DeviceMemory, const std::shared_ptr<typename B::Resources>
+  &, Index, const char* > ;
+  { b.upload(run) } -> std::same_as<Run>;
+  { b.upload(States<B>{}, Index{}) } -> std::same_as<States<B>>;
+  { b.download(rows) } -> std::same_as<MatrixView<Precise<B>, 1>>;
+  b.synchronize();
 };
 
 /// What a type must have to take part in a composition.

@@ -29,8 +29,8 @@ struct MultiHeadNorm {
   template <class B>
   struct Saved {
     Input<B, width> x;
-    typename B::Arithmetic* mean;   ///< (rows, Heads)
-    typename B::Arithmetic* scale;  ///< (rows, Heads): 1/√(var + ε)
+    Precise<B>* mean;   ///< (rows, Heads)
+    Precise<B>* scale;  ///< (rows, Heads): 1/√(var + ε)
   };
 
   template <class P, class V>
@@ -43,7 +43,7 @@ struct MultiHeadNorm {
   template <class B>
   static void forward(B& backend, const Parameters<B>& p, const Run&, States<B>, Input<B, width> x, Output<B, width> y,
                       Saved<B>& saved) {
-    using T = typename B::Arithmetic;
+    using T = Precise<B>;
     Arena& arena = backend.arena();
     saved = {x, arena.template allocate<T>(x.rows() * Heads), arena.template allocate<T>(x.rows() * Heads)};
     backend.template multihead_norm<Heads>(x, p.weight, p.bias, Eps, y, saved.mean, saved.scale);

@@ -81,9 +81,26 @@ struct HeadWeightOf<B, Out, In> {
 template <class B, Index Out, Index In>
 using HeadWeight = typename detail::HeadWeightOf<B, Out, In>::type;
 
+namespace detail {
+template <class B>
+struct PreciseOf {
+  using type = typename B::Arithmetic;
+};
+template <class B>
+requires requires { typename B::Precise; }
+struct PreciseOf<B> {
+  using type = typename B::Precise;
+};
+}  // namespace detail
+
+/// The type of what needs more precision than the activations: vectors of parameters, the gates' pre-activations,
+/// norms' statistics, logits. B::Precise where there is one, B::Arithmetic otherwise.
+template <class B>
+using Precise = typename detail::PreciseOf<B>::type;
+
 /// The backend's vector of N parameters.
 template <class B, Index N>
-using Vector = VectorParameter<typename B::Arithmetic, N>;
+using Vector = VectorParameter<Precise<B>, N>;
 
 /// A bias of N values where `Has` is true, and nothing otherwise.
 template <class B, bool Has, Index N>

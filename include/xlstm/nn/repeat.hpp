@@ -70,7 +70,7 @@ struct Repeat {
     }
     using T = typename B::Arithmetic;
     Arena& arena = backend.arena();
-    saved.blocks = arena.template allocate<SavedBlock<B>>(1);
+    saved.blocks = arena.template records<SavedBlock<B>>(1);
     Output<B, output_dim> spare[2];
     if (N > 1) spare[0] = arena.template matrix<T, output_dim>(x.rows());
     if (N > 2) spare[1] = arena.template matrix<T, output_dim>(x.rows());
@@ -113,7 +113,7 @@ struct Repeat {
     using T = typename B::Arithmetic;
     using S = typename B::State;
     Arena& arena = backend.arena();
-    saved.blocks = arena.template allocate<SavedBlock<B>>(N);
+    saved.blocks = arena.template records<SavedBlock<B>>(N);
     Input<B, input_dim> in = x;
     for (Index i = 0; i < N; ++i) {
       SavedBlock<B>& block = *new (&saved.blocks[i]) SavedBlock<B>();
@@ -145,7 +145,7 @@ struct Repeat {
     using S = typename B::State;
     Arena& arena = backend.arena();
     // The state after the block is computed once more into a copy and dropped.
-    S** slots = arena.template allocate<S*>(run.sequences);
+    S** slots = arena.template records<S*>(run.sequences);
     S* copies = arena.template allocate<S>(run.sequences * M::state_size);
     std::copy_n(block.first_state, run.sequences * M::state_size, copies);
     for (Index b = 0; b < run.sequences; ++b) slots[b] = copies + b * M::state_size;

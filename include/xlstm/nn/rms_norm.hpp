@@ -27,7 +27,7 @@ struct RMSNorm {
   template <class B>
   struct Saved {
     Input<B, D> x;
-    typename B::Arithmetic* scale;  ///< (rows): 1/√(mean(x²) + ε)
+    Precise<B>* scale;  ///< (rows): 1/√(mean(x²) + ε)
   };
 
   template <class P, class V>
@@ -40,7 +40,7 @@ struct RMSNorm {
   template <class B>
   static void forward(B& backend, const Parameters<B>& p, const Run&, States<B>, Input<B, D> x, Output<B, D> y,
                       Saved<B>& saved) {
-    saved = {x, backend.arena().template allocate<typename B::Arithmetic>(x.rows())};
+    saved = {x, backend.arena().template allocate<Precise<B>>(x.rows())};
     backend.rms_norm(x, p.weight, p.bias, Eps, y, saved.scale);
   }
 
