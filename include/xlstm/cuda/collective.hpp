@@ -61,6 +61,12 @@ XLSTM_DEVICE T block_reduce(Thread& thread, T x, Operation operation) {
   return x;
 }
 
+/// Whether the condition holds for any thread of the block. Uses BlockReduceStorage<int>.
+template <DeviceThread Thread>
+XLSTM_DEVICE bool block_any(Thread& thread, bool condition) {
+  return block_reduce(thread, thread.any(condition) ? 1 : 0, Sum{}) != 0;
+}
+
 /// The shared memory that a block's scan needs: one value a warp.
 template <class T>
 struct BlockScanStorage : SharedArray<T, 32> {};

@@ -21,6 +21,7 @@ namespace xlstm::cuda {
 
 XLSTM_HOST_DEVICE float exp(float x) { return ::expf(x); }
 XLSTM_HOST_DEVICE float log(float x) { return ::logf(x); }
+XLSTM_HOST_DEVICE double log(double x) { return ::log(x); }
 XLSTM_HOST_DEVICE float log1p(float x) { return ::log1pf(x); }
 XLSTM_HOST_DEVICE float tanh(float x) { return ::tanhf(x); }
 XLSTM_HOST_DEVICE float sqrt(float x) { return ::sqrtf(x); }
