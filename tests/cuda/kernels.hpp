@@ -5,10 +5,14 @@
 
 #include "every_function.hpp"
 #include "own_policy.hpp"
+#include "xlstm/cuda/cross_entropy.hpp"
 #include "xlstm/cuda/elementwise.hpp"
+#include "xlstm/cuda/embedding.hpp"
 #include "xlstm/cuda/mlstm_chunkwise.hpp"
 #include "xlstm/cuda/mlstm_step.hpp"
 #include "xlstm/cuda/multihead_norm.hpp"
+#include "xlstm/cuda/norm_backward.hpp"
+#include "xlstm/cuda/optimizer.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
 
 namespace xlstm::tests {
@@ -41,6 +45,26 @@ using RowKernels = KernelList<cuda::RMSNormKernel<4096, bf16, bf16, bf16, 8>,   
                               cuda::ElementwiseKernel<cuda::OutputGateBackwardFunction, f16, f16, 8>,  //
                               cuda::ElementwiseKernel<cuda::SoftCapFunction<SoftCap<30.0>>, float, float, 4>>;
 
+using TrainingKernels = KernelList<cuda::EmbedKernel<4096, bf16, bf16, 8>,                             //
+                                   cuda::EmbedKernel<4095, float, float, 1>,                           //
+                                   cuda::EmbedBackwardKernel<4096, bf16, 8>,                           //
+                                   cuda::EmbedBackwardKernel<4096, float, 4>,                          //
+                                   cuda::NormBackwardKernel<1, 4096, false, bf16, bf16, 8>,            //
+                                   cuda::NormBackwardKernel<1, 4096, false, float, float, 8>,          //
+                                   cuda::NormBackwardKernel<8, 4096, true, bf16, bf16, 8>,             //
+                                   cuda::NormBackwardKernel<8, 4096, true, float, float, 8>,           //
+                                   cuda::NormBackwardKernel<4, 4096, true, bf16, float, 8>,            //
+                                   cuda::NormBackwardKernel<1, 4095, true, f16, float, 1>,             //
+                                   cuda::ColumnSumsKernel<bf16, 8>,                                    //
+                                   cuda::ColumnSumsKernel<float, 4>,                                   //
+                                   cuda::ColumnSumsKernel<float, 1>,                                   //
+                                   cuda::CrossEntropyKernel<SoftCap<30.0>, float, 4>,                  //
+                                   cuda::CrossEntropyKernel<SoftCap<30.0>, bf16, 8>,                   //
+                                   cuda::CrossEntropyKernel<NoSoftCap, float, 1>,                      //
+                                   cuda::LossSumKernel,                                                //
+                                   cuda::SquaresKernel<4>, cuda::SquaresKernel<1>, cuda::TotalKernel,  //
+                                   cuda::ElementwiseKernel<cuda::AdamWFunction, float, float, 4>>;
+
 using CellKernels = KernelList<cuda::MLSTMStepKernel<Cell7B, bf16, float, bf16, 4>,         //
                                cuda::MLSTMStepKernel<Cell7B, float, float, float, 1>,       //
                                cuda::MLSTMStepKernel<OwnCell, bf16, float, bf16, 4>,        //
@@ -57,6 +81,7 @@ struct AllKernels {
   static void for_each(F&& f) {
     KernelList<EveryFunction>::for_each(f);
     RowKernels::for_each(f);
+    TrainingKernels::for_each(f);
     CellKernels::for_each(f);
   }
 };
