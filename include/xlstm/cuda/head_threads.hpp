@@ -3,6 +3,8 @@
 // that no thread waits for another warp, or else the block has one.
 #pragma once
 
+#include <algorithm>
+
 #include "xlstm/cuda/collective.hpp"
 
 namespace xlstm::cuda {
@@ -12,9 +14,11 @@ template <Index Features, int Width>
 struct HeadThreads {
   static_assert(Features % Width == 0, "xlstm: a head must be whole vectors");
   static constexpr Index vectors = Features / Width;
-  static constexpr int largest_in_a_warp = 32;  ///< features of a lane
+  static constexpr int largest_in_a_warp = 16;  ///< features of a lane
   static constexpr bool warp_has_a_head = Features <= warp_size * largest_in_a_warp;
-  static constexpr int threads = 256;                                     ///< of a block
+  /// Of a block.
+  static constexpr int threads =
+      static_cast<int>(warp_has_a_head ? 256 : std::min<Index>(256, round_up(vectors, warp_size)));
   static constexpr int together = warp_has_a_head ? warp_size : threads;  ///< threads that have a head together
   static constexpr int heads = threads / together;                        ///< of a block
   static constexpr int vectors_per_thread = static_cast<int>(ceil_div(vectors, together));
