@@ -1,116 +1,122 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The mLSTM cell against mlstm_kernels' CPU kernels, on the same cores, in turns.
+"""The mLSTM cell in f32 against mlstm_kernels' CPU kernels, on the same cores, in turns.
 
-    python bench/peers/cell.py build/bench/mlstm_cell [--rounds 5] [--threads 2]
+    python bench/peers/cell.py build/bench/mlstm_cell [--rounds 3] [--threads 2] [--json FILE]
 
-Needs PyTorch and mlstm_kernels, and this repository's benchmark program. Each round times every contestant once; the
-table has the smallest wall time and the smallest processor time (of all threads) of each over the rounds, and ours as
-a fraction of the fastest other's. Where other programs use the same cores, processor time is the fairer of the two.
+Needs PyTorch and mlstm_kernels; without them ours runs alone. The tables have the smallest wall time and the smallest
+processor time (of all threads) of each over the rounds, and ours as a fraction of the fastest other's. Where other
+programs use the same cores, processor time is the fairer of the two.
 """
-import argparse
-import json
 import os
-import subprocess
 import time
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("program", help="the built bench/mlstm_cell")
-parser.add_argument("--rounds", type=int, default=5)
-parser.add_argument("--threads", type=int, default=2)
-arguments = parser.parse_args()
+import contest
+
+arguments = contest.arguments(__doc__, 3)
 os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-
-import torch  # noqa: E402  (after the number of threads is set)
-from mlstm_kernels.torch import get_mlstm_kernel, get_mlstm_step_kernel  # noqa: E402
-
-torch.set_num_threads(arguments.threads)
-torch.manual_seed(0)
 B, H, S, Q, V = 1, 8, 2048, 256, 512
-
-q, k = torch.randn(B, H, S, Q), torch.randn(B, H, S, Q)
-v = torch.randn(B, H, S, V)
-i, f = torch.randn(B, H, S) - 1, torch.randn(B, H, S) + 4
-dh = torch.randn(B, H, S, V)
-state = (torch.zeros(B, H, Q, V), torch.zeros(B, H, Q), torch.zeros(B, H, 1))
+result = {**contest.started(rounds=arguments.rounds, threads=arguments.threads), "sizes": dict(B=B, H=H, S=S, Q=Q, V=V), "versions": {}, "left out": {}}
 
 
-def forward(name, **options):
-    kernel = get_mlstm_kernel(name)
+def ours(filter_):
+    def run():
+        [found] = contest.benchmarks(arguments.program, arguments.threads, filter_, "--benchmark_min_time=0.2").values()
+        return {"wall": found["real_time"] * 1e-3, "processor": found["cpu_time"] * 1e-3}
 
-    def call():
-        with torch.no_grad():
-            kernel(q, k, v, i, f, **options)
-
-    return call
+    return run
 
 
-def training(name, **options):
-    kernel = get_mlstm_kernel(name)
+def peers():
+    """Work → name → a function that does it once."""
+    import torch
+    from mlstm_kernels.torch import get_mlstm_kernel, get_mlstm_step_kernel
 
-    def call():
-        inputs = [x.clone().requires_grad_() for x in (q, k, v, i, f)]
-        kernel(*inputs, **options).backward(dh)
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    q, k = torch.randn(B, H, S, Q), torch.randn(B, H, S, Q)
+    v = torch.randn(B, H, S, V)
+    i, f = torch.randn(B, H, S) - 1, torch.randn(B, H, S) + 4
+    dh = torch.randn(B, H, S, V)
+    state = (torch.zeros(B, H, Q, V), torch.zeros(B, H, Q), torch.zeros(B, H, 1))
 
-    return call
+    def forward(name, **options):
+        kernel = get_mlstm_kernel(name)
 
+        def call():
+            with torch.no_grad():
+                kernel(q, k, v, i, f, **options)
 
-def step():
-    kernel = get_mlstm_step_kernel("native")
-    global state
+        return call
 
-    def call():
-        global state
+    def training(name, **options):
+        kernel = get_mlstm_kernel(name)
+
+        def call():
+            inputs = [x.clone().requires_grad_() for x in (q, k, v, i, f)]
+            kernel(*inputs, **options).backward(dh)
+
+        return call
+
+    def step():
+        nonlocal state
         c, n, m = state
         with torch.no_grad():
-            _, state = kernel(q=q[:, :, 0], k=k[:, :, 0], v=v[:, :, 0], i=i[:, :, :1], f=f[:, :, :1], c=c, n=n, m=m)
+            _, state = step_kernel(q=q[:, :, 0], k=k[:, :, 0], v=v[:, :, 0], i=i[:, :, :1], f=f[:, :, :1], c=c, n=n, m=m)
 
-    return call
-
-
-def timed(call, repeats=1):
-    wall, processor = time.perf_counter(), time.process_time()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - wall) / repeats, (time.process_time() - processor) / repeats
-
-
-def ours(what, filter_):
-    output = subprocess.run(
-        [arguments.program, f"--threads={arguments.threads}", f"--benchmark_filter={filter_}",
-         "--benchmark_format=json", "--benchmark_min_time=0.2"],
-        check=True, capture_output=True, text=True).stdout
-    runs = json.loads(output)["benchmarks"]
-    return min(r["real_time"] for r in runs) * 1e-3, min(r["cpu_time"] for r in runs) * 1e-3
+    step_kernel = get_mlstm_step_kernel("native")
+    return {
+        "forward": {
+            "chunkwise--native_autograd 64": forward("chunkwise--native_autograd", chunk_size=64),
+            "chunkwise--native_custbw 64": forward("chunkwise--native_custbw", chunk_size=64),
+            "chunkwise--native_custbw 128": forward("chunkwise--native_custbw", chunk_size=128),
+            "parallel--native_custbw": forward("parallel--native_custbw"),
+            "parallel--native_stablef_custbw": forward("parallel--native_stablef_custbw"),
+        },
+        "forward and backward": {
+            "chunkwise--native_custbw 64": training("chunkwise--native_custbw", chunk_size=64),
+            "chunkwise--native_custbw 128": training("chunkwise--native_custbw", chunk_size=128),
+        },
+        "step": {"native": step},
+    }
 
 
-contests = {
-    "forward": (lambda: ours("forward", "^forward<Cell7B>/1/2048/0/"), {
-        "chunkwise--native_autograd 64": forward("chunkwise--native_autograd", chunk_size=64),
-        "chunkwise--native_custbw 64": forward("chunkwise--native_custbw", chunk_size=64),
-        "chunkwise--native_custbw 128": forward("chunkwise--native_custbw", chunk_size=128),
-        "parallel--native_custbw": forward("parallel--native_custbw"),
-        "parallel--native_stablef_custbw": forward("parallel--native_stablef_custbw"),
-    }, 1),
-    "forward and backward": (lambda: ours("training", "^training<Cell7B>/1/2048/0/"), {
-        "chunkwise--native_custbw 64": training("chunkwise--native_custbw", chunk_size=64),
-        "chunkwise--native_custbw 128": training("chunkwise--native_custbw", chunk_size=128),
-    }, 1),
-    "step": (lambda: ours("step", "^step<Cell7B>/1/"), {"native": step()}, 50),
-}
+def timed(call, repeats):
+    def run():
+        wall, processor = time.perf_counter(), time.process_time()
+        for _ in range(repeats):
+            call()
+        return {"wall": (time.perf_counter() - wall) / repeats, "processor": (time.process_time() - processor) / repeats}
 
-for title, (mine, others, repeats) in contests.items():
-    best = {}
-    for _ in range(arguments.rounds):
-        results = {"ours": mine()}
-        for name, call in others.items():
-            results[name] = timed(call, repeats)
-        for name, (wall, processor) in results.items():
-            old = best.get(name, (float("inf"), float("inf")))
-            best[name] = (min(old[0], wall), min(old[1], processor))
-    print(f"\n{title}   (B, H, S, Q, V) = ({B}, {H}, {1 if title == 'step' else S}, {Q}, {V}), {arguments.threads} threads")
-    for name, (wall, processor) in best.items():
-        print(f"  {name:34} {wall * 1e3:9.2f} ms wall {processor * 1e3:9.2f} ms processor")
-    for index, what in enumerate(("wall", "processor")):
-        fastest = min(times[index] for name, times in best.items() if name != "ours")
-        print(f"  ours / fastest other, {what}: {best['ours'][index] / fastest:.3f}")
+    call()  # warms up
+    return run
+
+
+lacking = contest.missing("torch", "mlstm_kernels")
+others = {}
+if lacking:
+    contest.leave_out(result, "mlstm_kernels", f"{', '.join(lacking)} not installed")
+else:
+    result["versions"] = contest.versions("torch", "mlstm_kernels")
+    others = peers()
+
+result["seconds"] = {}
+for work, filter_, repeats in (("forward", "^forward<Cell7B>/1/2048/0/", 2),
+                               ("forward and backward", "^training<Cell7B>/1/2048/0/", 1),
+                               ("step", "^step<Cell7B>/1/", 50)):
+    contestants = {"ours": ours(filter_)}
+    contestants.update({name: timed(call, repeats) for name, call in others.get(work, {}).items()})
+    samples = contest.in_turns(arguments.rounds, contestants)
+    result["seconds"][work] = {clock: {name: [run[clock] for run in runs] for name, runs in samples.items()}
+                               for clock in ("wall", "processor")}
+contest.save(arguments.json, result)
+
+for work, clocks in result["seconds"].items():
+    print(f"\n{work}   (B, H, S, Q, V) = ({B}, {H}, {1 if work == 'step' else S}, {Q}, {V}), {arguments.threads} threads")
+    best = {clock: {name: min(times) for name, times in all_times.items()} for clock, all_times in clocks.items()}
+    for name in best["wall"]:
+        print(f"  {name:34} {best['wall'][name] * 1e3:9.2f} ms wall {best['processor'][name] * 1e3:9.2f} ms processor")
+    for clock, times in best.items():
+        fastest = min((time for name, time in times.items() if name != "ours"), default=None)
+        if fastest:
+            print(f"  ours / fastest other, {clock}: {times['ours'] / fastest:.3f}")

@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and plots of docs/performance.md from the numbers that run.py wrote. Measures nothing.
+
+    python bench/peers/report.py [docs/performance.json]
+
+The tables go into the Markdown file of the JSON file's name, between <!-- begin: NAME --> and <!-- end: NAME -->; what is
+around them is left alone. The plots (with matplotlib, if it is there) go into performance-NAME.svg beside it.
+"""
+import json
+import pathlib
+import re
+import statistics
+import sys
+
+import contest
+
+PEERS = {  # weights → those to compare with
+    "f32": ("PyTorch f32", "PyTorch f32 compiled"),
+    "bf16": ("PyTorch bf16", "PyTorch bf16 compiled", "llama.cpp bf16"),
+    "int8": ("llama.cpp Q8_0",),
+    "int4": ("llama.cpp Q4_0", "llama.cpp Q4_K_M"),
+}
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def number(value):
+    """Three or four digits, more before the point where there are more."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
+
+
+def spread(values, digits):
+    """A median, and between which values the rounds lie."""
+    text = f"{median(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def ratios(mine, theirs):
+    """Round by round: what was measured in the same minute is compared."""
+    return [a / b for a, b in zip(mine, theirs)]
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def when(part):
+    rounds = part.get("rounds")
+    versions = ", ".join(f"{name} {version}" for name, version in part.get("versions", {}).items())
+    left_out = "".join(f" Left out: {who} ({why})." for who, why in part.get("left out", {}).items())
+    return f"{part['date']}{f', {rounds} rounds' if rounds and rounds > 1 else ''}{f'; {versions}' if versions else ''}.{left_out}"
+
+
+def machine_text(result):
+    m = result["machine"]
+    return (f"{m['cpu']}, {m['cores']} cores ({', '.join(m['features'])}), {m['threads']} threads; {m['compiler']}, "
+            f"compiled for {', '.join(m['compiled for'].split())}. Measured ceilings: {m['GB/s']} GB/s of reading, "
+            f"{m['fp32 GFLOP/s']} GFLOP/s of fp32 multiply-adds.")
+
+
+def speeds_table(part, work):
+    speeds = part["tokens/s"][work]
+    rows = []
+    for weights, peers in PEERS.items():
+        mine = speeds[f"xlstm {weights}"]
+        first = [weights, number(median(mine))]
+        if work == "decode":
+            first.append(f"{median(part['of bandwidth'][weights]):.2f}")
+        peers = [peer for peer in peers if peer in speeds] or [None]
+        for peer in peers:
+            beside = [peer, number(median(speeds[peer])), spread(ratios(mine, speeds[peer]), 2)] if peer else ["", "", ""]
+            rows.append(first + beside)
+            first = [""] * len(first)
+    head = ["weights", "tokens/s"] + (["of read bandwidth"] if work == "decode" else []) + ["beside", "tokens/s", "ours / theirs"]
+    return table(head, rows)
+
+
+def batch_table(part):
+    speeds = part["tokens/s"]
+    batch, single = speeds["decode of 8 sessions"]["xlstm bf16"], speeds["decode"]["xlstm bf16"]
+    return table(["bf16", "tokens/s", "of one session's"],
+                 [["eight sessions in one pass", number(median(batch)), spread(ratios(batch, single), 2)]])
+
+
+def cell_rows(part):
+    for work, clocks in part["seconds"].items():
+        mine = clocks["wall"]["ours"]
+        others = {name: times for name, times in clocks["wall"].items() if name != "ours"}
+        best = min(others, key=lambda name: median(others[name]), default=None)
+        yield work, mine, best, others.get(best)
+
+
+def cell_table(part):
+    rows = []
+    for work, mine, name, theirs in cell_rows(part):
+        beside = [duration(median(theirs)), f"`{name}`", spread(ratios(mine, theirs), 3)] if name else ["", "", ""]
+        rows.append([work, duration(median(mine)), *beside])
+    return table(["", "ours", "fastest other", "which", "ours / theirs"], rows)
+
+
+TRAINING = {"160M": "160M, batch 1 × 512", "small": "D 256, 6 blocks, vocabulary 256, batch 8 × 256"}
+
+
+def training_rows(part):
+    for model, title in TRAINING.items():
+        run = part[model]
+        yield title, run, next((name for name in run["seconds"] if name != "ours"), None)
+
+
+def training_table(part):
+    def cost(run, name):
+        return f"{median(run['seconds'][name]):.3g} s, {max(run['peak GB'][name]):.2f} GB"
+
+    rows = []
+    for title, run, peer in training_rows(part):
+        beside = ["", "", ""]
+        if peer:
+            memory = max(run["peak GB"]["ours"]) / max(run["peak GB"][peer])
+            beside = [cost(run, peer), f"{spread(ratios(run['seconds']['ours'], run['seconds'][peer]), 2)} ×", f"{memory:.2f} ×"]
+        rows.append([title, cost(run, "ours"), *beside])
+    peer = next((peer for _, _, peer in training_rows(part) if peer), "PyTorch")
+    return table(["", "ours", peer, "time, ours / theirs", "peak memory, ours / theirs"], rows)
+
+
+def operations_tables(part):
+    texts = []
+    for run in part["runs"]:
+        for a_pass in run["passes"]:
+            rows = []
+            for row in a_pass["operations"]:
+                floor = row["floor us"]
+                rows.append([row["name"], str(row["calls"] or ""), f"{row['us']:.1f}", f"{100 * row['us'] / a_pass['us']:.1f} %",
+                             f"{floor:.1f}" if floor else "", f"{row['us'] / floor:.2f}" if floor else ""])
+            texts.append(f"{a_pass['title']}: {a_pass['us'] / 1e3:.3f} ms ({run['GB/s']} GB/s, {run['fp32 GFLOP/s']} GFLOP/s)\n\n" +
+                         table(["operation", "calls", "µs", "share", "floor, µs", "time / floor"], rows))
+    return "\n\n".join(texts)
+
+
+def long_table(part):
+    def row(title, speeds, few, many):
+        short, long = speeds[few], speeds[many]
+        return [title, number(median(short)), number(median(long)), f"{median(long) / median(short):.3f}"]
+
+    memory = part["MB resident, peak"]
+    speeds = table([f"{part['weights']}, tokens/s", "short", "long", "long / short"], [
+        row("prefill of 2,048 and of 65,536 tokens", part["prefill tokens/s"], "2048", "65536"),
+        row("decode at position 100 and at 100,000", part["decode tokens/s"], "100", "100000"),
+    ])
+    names = {"start": "before", "2048 tokens": "2,048 tokens read", "65536 tokens": "65,536 tokens read",
+             "100000 tokens": "100,000 tokens read", "decoding": "decoding there"}
+    return speeds + "\n\n" + table(["memory, MB", "resident", "peak"], [
+        [names[stage], f"{resident:.1f}", f"{peak:.1f}"] for stage, (resident, peak) in memory.items()])
+
+
+def texts(result):
+    """Name of a place in the Markdown file → what comes there."""
+    found = {"machine": machine_text(result)}
+    if part := result.get("model"):
+        found["decode"] = speeds_table(part, "decode")
+        found["prefill"] = speeds_table(part, "prefill 512")
+        found["batch"] = batch_table(part)
+        found["model run"] = when(part)
+    if part := result.get("cell"):
+        found["cell"] = cell_table(part) + "\n\n" + when(part)
+    if part := result.get("training"):
+        found["training"] = training_table(part) + "\n\n" + when(part["160M"])
+    if part := result.get("operations"):
+        found["operations"] = operations_tables(part) + "\n\n" + when(part)
+    if part := result.get("long"):
+        found["long"] = long_table(part) + "\n\n" + when(part)
+    return found
+
+
+def fill(markdown, found):
+    """The Markdown text with every place that has a text filled."""
+    for name, text in found.items():
+        begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+        if markdown.count(begin) != 1 or markdown.count(end) != 1 or markdown.index(begin) > markdown.index(end):
+            sys.exit(f"expected one {begin} and after it one {end}")
+        before, rest = markdown.split(begin)
+        markdown = f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}"
+    return markdown
+
+
+OURS, THEIRS = "#1f5fa8", {"PyTorch": "#d9822b", "mlstm_kernels": "#d9822b", "llama.cpp": "#7a7a7a"}
+
+
+def colour(name):
+    return next((c for peer, c in THEIRS.items() if name.startswith(peer)), OURS)
+
+
+def bars(path, title, groups):
+    """Horizontal bars: groups of (name, value, label)."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "xlstm", "font.size": 10,
+                                "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Arial"]})
+    from matplotlib import pyplot
+
+    names, values, labels, places, place = [], [], [], [], 0.0
+    for group in groups:
+        for name, value, label in group:
+            names.append(name)
+            values.append(value)
+            labels.append(label)
+            places.append(place)
+            place += 1
+        place += 0.6
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.27 * place), facecolor="white", layout="constrained")
+    axes.barh(places, values, color=[colour(name) for name in names])
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.3 * max(values))
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.xaxis.set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(title, loc="left", fontsize=11)
+    for y, value, label in zip(places, values, labels):
+        axes.text(value, y, f" {label}", va="center")
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    pyplot.close(figure)
+    path.write_text(re.sub(r"[ \t]+$", "", path.read_text(), flags=re.MULTILINE))
+
+
+def speed_groups(speeds):
+    for weights, peers in PEERS.items():
+        mine = speeds[f"xlstm {weights}"]
+        yield [(f"xlstm {weights}", median(mine), number(median(mine)))] + [
+            (peer, median(speeds[peer]), f"{number(median(speeds[peer]))}  (ours {median(ratios(mine, speeds[peer])):.2f} ×)")
+            for peer in peers if peer in speeds]
+
+
+def duration(seconds):
+    return f"{number(1e3 * seconds)} ms" if seconds < 1 else f"{number(seconds)} s"
+
+
+def time_groups(result):
+    """Theirs as 1, our time as a share of it."""
+    contests = []
+    for work, mine, name, theirs in cell_rows(result["cell"]) if "cell" in result else ():
+        contests.append((f"cell, {work}", mine, "mlstm_kernels", theirs))
+    for title, run, peer in training_rows(result["training"]) if "training" in result else ():
+        contests.append((f"training step, {title.split(',')[0]}", run["seconds"]["ours"], peer, run["seconds"].get(peer)))
+    for work, mine, name, theirs in contests:
+        if theirs:
+            share = median(ratios(mine, theirs))
+            yield [(f"{work}: xlstm", share, f"{duration(median(mine))}  ({share:.2f} ×)"),
+                   (name, 1, duration(median(theirs)))]
+
+
+def plots(result, stem):
+    if contest.missing("matplotlib"):
+        print("left out: plots: matplotlib not installed")
+        return
+    threads = result["machine"]["threads"]
+    if part := result.get("model"):
+        speeds = part["tokens/s"]
+        bars(stem.with_name(f"{stem.name}-decode.svg"), f"Decode of one session, tokens/s, 160M parameters, {threads} threads",
+             speed_groups(speeds["decode"]))
+        bars(stem.with_name(f"{stem.name}-prefill.svg"), f"Prefill of 512 tokens, tokens/s, 160M parameters, {threads} threads",
+             speed_groups(speeds["prefill 512"]))
+    if groups := list(time_groups(result)):
+        bars(stem.with_name(f"{stem.name}-time.svg"), "Time beside the published PyTorch code's",
+             groups)
+
+
+def main():
+    root = pathlib.Path(__file__).resolve().parent.parent.parent
+    source = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "docs" / "performance.json"
+    result = json.loads(source.read_text())
+    markdown = source.with_suffix(".md")
+    markdown.write_text(fill(markdown.read_text(), texts(result)))
+    plots(result, source.with_suffix(""))
+
+
+if __name__ == "__main__":
+    main()
