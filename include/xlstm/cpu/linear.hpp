@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstdint>
 #include <span>
 
 #include "xlstm/core/arena.hpp"
@@ -44,15 +45,24 @@ struct WeightKernels {
   void (*row_products)(const RowPanels& x, const void* rows, Index first, Index last, const float* bias,
                        MatrixView<float> y);
   void (*pack)(const void* rows, Index k, Index depth, Index n, Index count, float* panels);
+  void (*pack_parts)(const void* rows, Index k, Index depth, Index n, Index count, std::uint32_t* panels);
 };
+template <class Tiles, class Rows>
+void pack_weights(const void* rows, Index k, Index depth, Index n, Index count, typename Tiles::Element* panels) {
+  Tiles::pack_b(TransposedB<Rows>{*static_cast<const Rows*>(rows)}, k, depth, n, count, panels);
+}
 template <WeightRows Rows>
 inline constexpr WeightKernels weight_kernels = {
     [](const RowPanels& x, const void* rows, Index first, Index last, const float* bias, MatrixView<float> y) {
       row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y);
     },
-    [](const void* rows, Index k, Index depth, Index n, Index count, float* panels) {
-      TransposedB<Rows>{*static_cast<const Rows*>(rows)}.pack(k, depth, n, count, panels);
-    }};
+    pack_weights<VectorTiles, Rows>,
+#if defined(XLSTM_SIMD_AMX)
+    pack_weights<AmxTiles, Rows>,
+#else
+    nullptr,
+#endif
+};
 
 }  // namespace detail
 
@@ -62,7 +72,11 @@ class AnyWeightRows {
   AnyWeightRows() = default;
   template <WeightRows Rows>
   explicit AnyWeightRows(const Rows& rows)
-      : rows_(&rows), kernels_(&detail::weight_kernels<Rows>), row_bytes_(rows.row_bytes()), paired_(Rows::paired) {}
+      : rows_(&rows),
+        kernels_(&detail::weight_kernels<Rows>),
+        row_bytes_(rows.row_bytes()),
+        parts_(Rows::parts),
+        paired_(Rows::paired) {}
 
   Index row_bytes() const { return row_bytes_; }
   bool paired() const { return paired_; }
@@ -70,15 +84,20 @@ class AnyWeightRows {
   void row_products(const RowPanels& x, Index first, Index last, const float* bias, MatrixView<float> y) const {
     kernels_->row_products(x, rows_, first, last, bias, y);
   }
-  /// As the right-hand side of a blocked product (see detail::TransposedB).
+  /// As the right-hand side of a blocked product (see TransposedB), for VectorTiles and for AmxTiles.
   void pack(Index k, Index depth, Index n, Index count, float* panels) const {
     kernels_->pack(rows_, k, depth, n, count, panels);
   }
+  void pack(Index k, Index depth, Index n, Index count, std::uint32_t* panels) const {
+    kernels_->pack_parts(rows_, k, depth, n, count, panels);
+  }
+  Index parts() const { return parts_; }
 
  private:
   const void* rows_ = nullptr;
   const detail::WeightKernels* kernels_ = nullptr;
   Index row_bytes_ = 0;
+  Index parts_ = 1;
   bool paired_ = false;
 };
 
@@ -139,8 +158,7 @@ void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in,
   for (std::size_t t = 0; t < tasks.size(); ++t) {
     list[t] = {tasks[t].weight, tasks[t].out, tasks[t].bias, tasks[t].y, false};
   }
-  matrix_products(exec, arena, detail::RowsOfA{x.data(), x.stride()}, x.rows(), in,
-                  std::span<const Task>(list, tasks.size()));
+  matrix_products(exec, arena, RowsOfA{x.data(), x.stride()}, x.rows(), in, std::span<const Task>(list, tasks.size()));
 }
 
 /// The same for weights that are all row-major W.
@@ -187,10 +205,9 @@ void linear_backward_input(Exec& exec, Arena& arena, MatrixView<const float> dy,
     });
     return;
   }
-  using Task = ProductTask<detail::PlainB<PlainRows<W>>>;
+  using Task = ProductTask<PlainB<PlainRows<W>>>;
   const Task task{{{weight, in}}, in, nullptr, dx, add};
-  matrix_products(exec, arena, detail::RowsOfA{dy.data(), dy.stride()}, dy.rows(), out,
-                  std::span<const Task>(&task, 1));
+  matrix_products(exec, arena, RowsOfA{dy.data(), dy.stride()}, dy.rows(), out, std::span<const Task>(&task, 1));
 }
 
 /// dweight += dyᵀ x and dbias += Σ_rows dy: dy (rows, out), x (rows, in), dweight (out, in), dbias null or (out).
@@ -201,10 +218,9 @@ void linear_backward_weight(Exec& exec, Arena& arena, MatrixView<const float> dy
   const Index out = dy.cols();
   const Index in = x.cols();
   if (dy.rows() == 0) return;
-  using Task = ProductTask<detail::PlainB<PlainRows<float>>>;
+  using Task = ProductTask<PlainB<PlainRows<float>>>;
   const Task task{{{x.data(), x.stride()}}, in, nullptr, MatrixView<float>(dweight, out, in), true};
-  matrix_products(exec, arena, detail::ColumnsOfA{dy.data(), dy.stride()}, out, dy.rows(),
-                  std::span<const Task>(&task, 1));
+  matrix_products(exec, arena, ColumnsOfA{dy.data(), dy.stride()}, out, dy.rows(), std::span<const Task>(&task, 1));
   if (dbias == nullptr) return;
   constexpr Index piece = 256;
   exec.parallel_for(ceil_div(out, piece), [&](Index p, int) {

@@ -17,6 +17,7 @@ template <Index GroupSize>
 struct Int8Rows {
   static constexpr bool paired = false;
   static constexpr Index block_columns = std::min<Index>(GroupSize, 64);
+  static constexpr Index parts = 2;  // a code of at most 8 bits times a scale of 8
   struct Block {
     const std::uint8_t* codes;
     simd::Floats scale;
@@ -44,6 +45,7 @@ template <Index GroupSize>
 struct Int4Rows {
   static constexpr bool paired = false;
   static constexpr Index block_columns = std::min<Index>(GroupSize, 64);
+  static constexpr Index parts = 2;  // a code of at most 8 bits times a scale of 8
   static constexpr Index run = quantization_run;
   /// `column`: of the block's first, within its run.
   struct Block {

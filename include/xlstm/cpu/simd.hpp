@@ -4,6 +4,7 @@
 #pragma once
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -49,6 +50,18 @@ inline Floats fma(Floats a, Floats b, Floats c) {
   return _mm256_fmadd_ps(a, b, c);
 #else
   return a * b + c;
+#endif
+}
+
+/// √x. (A loop of std::sqrt is not made of vectors: it may have to set errno.)
+inline Floats sqrt(Floats x) {
+#if defined(XLSTM_SIMD_AVX512)
+  return _mm512_maskz_sqrt_ps(0xffff, x);
+#elif defined(XLSTM_SIMD_AVX2)
+  return _mm256_sqrt_ps(x);
+#else
+  for (int i = 0; i < width; ++i) x[i] = std::sqrt(x[i]);
+  return x;
 #endif
 }
 

@@ -17,6 +17,7 @@ namespace xlstm::cpu {
 /// is a multiple of width. `block(column)` is what the fastest loop reads: `block_columns` columns (a multiple of
 /// width) from a multiple of that on, all inside the row, `vector(i)` the i-th width of them; of `paired` rows
 /// `vector(0)` is the block's even columns and `vector(1)` its odd ones.
+/// `parts` is how many bf16 make up an element exactly (amx_tiles.hpp).
 /// `address(column)` is where that column's bytes begin (for prefetching), `row_bytes` what a row costs to read.
 template <class Rows>
 concept WeightRows = requires(const Rows& rows, Index i) {
@@ -27,6 +28,7 @@ concept WeightRows = requires(const Rows& rows, Index i) {
   rows.row_bytes();
   Rows::block_columns;
   Rows::paired;
+  Rows::parts;
 };
 
 /// Row-major weights in float, bf16 or f16 as a checkpoint holds them. `data` need not be aligned beyond 2 bytes.
@@ -34,6 +36,7 @@ template <class W>
 struct PlainRows {
   static constexpr bool paired = std::is_same_v<W, bf16>;  // a shift or a mask turns half of a vector into floats
   static constexpr Index block_columns = paired ? 2 * simd::width : simd::width;
+  static constexpr Index parts = paired ? 1 : std::is_same_v<W, f16> ? 2 : 3;
   struct Block {
     const W* data;
     simd::Floats vector(Index i) const {

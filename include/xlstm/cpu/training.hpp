@@ -9,6 +9,7 @@
 
 #include "xlstm/core/arena.hpp"
 #include "xlstm/cpu/elementwise.hpp"
+#include "xlstm/cpu/simd.hpp"
 #include "xlstm/train/step.hpp"
 
 namespace xlstm::cpu {
@@ -100,14 +101,23 @@ void adamw(Exec& exec, float* parameter, const float* gradient, float* first_mom
   exec.parallel_for(ceil_div(count, parameters_per_task), [&](Index task, int) {
     const Index first = task * parameters_per_task;
     const Index end = std::min(count, first + parameters_per_task);
-    for (Index i = first; i < end; ++i) {
-      const float g = gradient[i] * scale;
-      const float m = b1 * first_moment[i] + keep1 * g;
-      const float v = b2 * second_moment[i] + keep2 * g * g;
-      first_moment[i] = m;
-      second_moment[i] = v;
-      parameter[i] -= rate * m / (std::sqrt(v) * root + eps) + shrink * parameter[i];
+    const auto update = [&](Index i, auto&& load, auto&& store) {
+      const simd::Floats g = load(gradient + i) * scale, p = load(parameter + i);
+      const simd::Floats m = b1 * load(first_moment + i) + keep1 * g;
+      const simd::Floats v = b2 * load(second_moment + i) + keep2 * g * g;
+      store(first_moment + i, m);
+      store(second_moment + i, v);
+      store(parameter + i, p - (rate * m / (simd::sqrt(v) * root + eps) + shrink * p));
+    };
+    Index i = first;
+    for (; i + simd::width <= end; i += simd::width) {
+      update(
+          i, [](const float* x) { return simd::load(x); }, [](float* x, simd::Floats v) { simd::store(x, v); });
     }
+    if (i == end) return;
+    update(
+        i, [=](const float* x) { return simd::load_partial(x, end - i); },
+        [=](float* x, simd::Floats v) { simd::store_partial(x, v, end - i); });
   });
 }
 

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Intel's Advanced Matrix Extensions: eight registers of 16 rows of 64 bytes, and one instruction that multiplies two
+// of them into a third, 16 × 16 sums of 32 products of bf16 in fp32. Compiled in where the target has them (as
+// -march=native says on such a machine); Linux gives a process their state only when asked.
+#pragma once
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+
+#include "xlstm/cpu/simd.hpp"
+#if defined(XLSTM_SIMD_AVX512)
+#define XLSTM_SIMD_AMX 1
+#endif
+#endif
+
+namespace xlstm::cpu::amx {
+
+#if defined(XLSTM_SIMD_AMX)
+
+/// Whether this process may use the registers; asks the kernel at the first call.
+inline bool permitted() {
+  static const bool granted = [] {
+    constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  }();
+  return granted;
+}
+
+/// While it lives, all eight registers of this thread are 16 rows of 64 bytes.
+class Session {
+ public:
+  Session() {
+    struct alignas(64) {
+      std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } const shapes;
+    _tile_loadconfig(&shapes);
+  }
+  ~Session() { _tile_release(); }
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+};
+
+/// Compilers do not know that loads and stores of the registers touch memory: none is moved past this.
+inline void memory_fence() { asm volatile("" ::: "memory"); }
+
+#endif
+
+}  // namespace xlstm::cpu::amx

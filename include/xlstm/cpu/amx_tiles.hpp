@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tile of a blocked product (matrix_product.hpp) in the registers of AMX, with the precision of fp32. A float is
+// exactly the sum of three bf16 parts, x = x₀ + x₁ + x₂ (its leading 8 bits, the next 8, the last 8), and a product is
+//   a·b = a₀b₀ + (a₀b₁ + a₁b₀) + (a₀b₂ + a₁b₁ + a₂b₀) + terms below 2^-21 |a·b|, 2^-24 on average,
+// which are left out: six products of bf16, each sixteen times as fast as one in fp32. Weights of fewer bits have fewer
+// parts, bf16 one. (The splitting
+// goes back to Dekker, Numerische Mathematik 18, 1971; for such units: Henry, Tang and Heinecke, arXiv 1904.06376.)
+// Unlike in fp32, infinite elements give NaN, and parts below 2^-126 are zero.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "xlstm/core/index.hpp"
+#include "xlstm/cpu/amx.hpp"
+#include "xlstm/cpu/matrix_operands.hpp"
+#include "xlstm/cpu/simd.hpp"
+#include "xlstm/cpu/storage.hpp"
+
+namespace xlstm::cpu {
+
+#if defined(XLSTM_SIMD_AMX)
+
+/// A panel of A has 32 rows, one of B 32 columns. Both are blocks of 32 k one after another; in a block come the parts,
+/// of each two registers (rows or columns 0–15 and 16–31). A register's row is one row of A, or one pair of rows of B:
+/// its i-th pair of elements belongs to k = i and k = i + 16 of the block. Zeros beyond the matrix.
+struct AmxTiles {
+  static constexpr Index tile_m = 32;
+  static constexpr Index tile_n = 32;
+  static constexpr Index block_k = 512;
+  static constexpr Index block_n = 256;
+  static constexpr Index packed_k = block_k;  ///< of the summation, for which A is packed at once
+  static constexpr Index block_m = 512;       ///< rows of C whose packed A is held at once
+  static constexpr Index least_rows = 48;     ///< of C; below, packing B costs more than is gained
+
+  using Element = std::uint32_t;  ///< of panels: a pair of bf16
+  using Session = amx::Session;
+  template <class B>
+  static constexpr Index parts(const B& b) {
+    return b.parts();
+  }
+  static constexpr Index a_size(Index, Index depth) { return ceil_div(depth, block) * a_parts * 2 * tile_size; }
+  static constexpr Index b_size(Index depth, Index parts) { return ceil_div(depth, block) * parts * 2 * tile_size; }
+  static constexpr Index height(Index) { return tile_m; }
+
+  // ---- packing
+
+  // Loops are nested so that memory is read in its own order as far as possible.
+
+  /// Rows [m, m + count) and columns [k, k + depth) of A.
+  static void pack_a(const RowsOfA& a, Index m, Index count, Index k, Index depth, Index, Element* panel) {
+    const PlainRows<float> rows{a.data, a.stride};
+    for (Index i = 0; i < tile_m; ++i) {
+      Element* to = panel + i / 16 * tile_size + i % 16 * 16;
+      const auto store_part = [&](Index p, Pairs pairs) { store(to + 2 * p * tile_size, pairs); };
+      const auto row = rows.row(m + std::min(i, count - 1));
+      for (Index d = 0; d < depth; d += block, to += a_step) {
+        split<a_parts>(i < count ? load_block(row, k + d, depth - d) : Block{}, store_part);
+      }
+    }
+  }
+  static void pack_a(const ColumnsOfA& a, Index m, Index count, Index k, Index depth, Index, Element* panel) {
+    const PlainRows<float> rows{a.data, a.stride};
+    for (Index d = 0; d < depth; d += block, panel += a_step) {
+      Pairs part[2 * a_parts][16];
+      for (Index i = 0; i < 16; ++i) {
+        for (Index half = 0; half < 2; ++half) {
+          split<a_parts>(load_two(rows, k + d + i, depth - d - i, m + 16 * half, count - 16 * half),
+                         [&](Index p, Pairs pairs) { part[2 * p + half][i] = pairs; });
+        }
+      }
+      for (Index t = 0; t < 2 * a_parts; ++t) store_transposed(panel + t * tile_size, part[t]);
+    }
+  }
+
+  /// Rows [k, k + depth) and columns [n, n + count) of B as panels.
+  template <class Rows>
+  static void pack_b(const TransposedB<Rows>& b, Index k, Index depth, Index n, Index count, Element* panels) {
+    constexpr Index parts = Rows::parts, step = parts * 2 * tile_size;
+    for (Index first = 0; first < round_up(count, tile_n); first += 16) {
+      Element* to = panels + first / tile_n * b_size(depth, parts) + first % tile_n / 16 * tile_size;
+      for (Index d = 0; d < depth; d += block, to += step) {
+        Pairs part[parts][16];
+#pragma GCC unroll 4
+        for (Index i = 0; i < 16; ++i) {
+          split<parts>(first + i < count ? load_block(b.rows.row(n + first + i), k + d, depth - d) : Block{},
+                       [&](Index p, Pairs pairs) { part[p][i] = pairs; });
+        }
+        for (Index p = 0; p < parts; ++p) store_transposed(to + 2 * p * tile_size, part[p]);
+      }
+    }
+  }
+  template <class Rows>
+  static void pack_b(const PlainB<Rows>& b, Index k, Index depth, Index n, Index count, Element* panels) {
+    constexpr Index parts = Rows::parts, step = parts * 2 * tile_size;
+    for (Index d = 0; d < depth; d += block, panels += step) {
+      for (Index i = 0; i < 16; ++i) {
+        for (Index first = 0; first < round_up(count, tile_n); first += 16) {
+          Element* const to = panels + first / tile_n * b_size(depth, parts) + first % tile_n / 16 * tile_size + i * 16;
+          split<parts>(load_two(b.rows, k + d + i, depth - d - i, n + first, count - first),
+                       [&](Index p, Pairs pairs) { store(to + 2 * p * tile_size, pairs); });
+        }
+      }
+    }
+  }
+
+  /// Of an operand that packs itself.
+  template <class B>
+  requires requires(const B& b, Element* panels) { b.pack(0, 0, 0, 0, panels); }
+  static void pack_b(const B& b, Index k, Index depth, Index n, Index count, Element* panels) {
+    b.pack(k, depth, n, count, panels);
+  }
+
+  // ---- the product
+
+  /// As VectorTiles::Product.
+  using Product = void (*)(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
+                           Index count_n, const float* initial, bool add);
+
+  static constexpr Product product(Index, Index parts) {
+    return parts == 1 ? multiply<1> : parts == 2 ? multiply<2> : multiply<3>;
+  }
+
+ private:
+  static constexpr Index block = 32;           ///< k of one instruction
+  static constexpr Index tile_size = 16 * 16;  ///< elements of a register
+  static constexpr Index a_parts = 3;
+  static constexpr Index a_step = a_parts * 2 * tile_size;  ///< a block of A
+  using Pairs = simd::Words;
+  struct Block {
+    simd::Floats first{}, second{};
+  };
+
+  /// 32 columns of a row; `left` of them are inside the matrix.
+  template <class Row>
+  static Block load_block(const Row& row, Index column, Index left) {
+    if (left >= block) return {row.load(column), row.load(column + 16)};
+    if (left >= 16) {
+      return {row.load(column), left > 16 ? row.load_partial(column + 16, left - 16) : simd::zero()};
+    }
+    return {row.load_partial(column, left), simd::zero()};
+  }
+  /// 16 columns of rows r and r + 16; `rows_left` and `left` of them are inside the matrix.
+  template <class Rows>
+  static Block load_two(const Rows& rows, Index r, Index rows_left, Index column, Index left) {
+    const auto load = [&](Index number) {
+      return left >= 16 ? rows.row(number).load(column) : rows.row(number).load_partial(column, left);
+    };
+    if (left <= 0) return {};
+    return {rows_left > 0 ? load(r) : simd::zero(), rows_left > 16 ? load(r + 16) : simd::zero()};
+  }
+
+  /// store(p, part p) for each part: an element's leading 8 bits, what they leave out, and so on.
+  template <Index Parts, class Store>
+  static void split(Block x, Store&& store) {
+#pragma GCC unroll 3
+    for (Index p = 0; p < Parts; ++p) {
+      const Pairs first = simd::as_words(x.first), second = simd::as_words(x.second) & 0xffff0000U;
+      store(p, (first >> 16) | second);
+      x.first -= simd::as_floats(first & 0xffff0000U);
+      x.second -= simd::as_floats(second);
+    }
+  }
+  static void store(Element* to, Pairs x) { std::memcpy(to, &x, sizeof x); }
+  static void store_transposed(Element* to, const Pairs (&rows)[16]) {
+    simd::Floats v[16];
+    std::memcpy(v, rows, sizeof v);
+    simd::transpose(v);
+    std::memcpy(to, v, sizeof v);
+  }
+
+  template <Index Parts>
+  static void multiply(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
+                       Index count_n, const float* initial, bool add) {
+    if (count_m >= tile_m && count_n >= tile_n) {
+      const float* const from = add ? c : initial;
+      return multiply_whole<Parts>(a, b, ceil_div(depth, block), true, c, stride, from, add ? stride : 0);
+    }
+    // What is inside the matrix goes through a tile of its own.
+    alignas(64) float tile[tile_m * tile_n];
+    const Index rows = std::min(count_m, tile_m), lanes = std::min(count_n, tile_n);
+    const auto copy = [=](const float* from, Index from_stride, float* to, Index to_stride) {
+      for (Index i = 0; i < rows; ++i, from += from_stride, to += to_stride) {
+        for (Index j = 0; j < lanes; ++j) to[j] = from[j];
+      }
+    };
+    const bool has_begin = add || initial != nullptr;
+    if (has_begin) {
+      std::fill(std::begin(tile), std::end(tile), 0.0F);
+      copy(add ? c : initial, add ? stride : 0, tile, tile_n);
+    }
+    multiply_whole<Parts>(a, b, ceil_div(depth, block), count_m > 16, tile, tile_n, has_begin ? tile : nullptr, tile_n);
+    copy(tile, tile_n, c, stride);
+  }
+
+  /// c = begin + a·b, 32 × 32 (or, without `lower`, of them the first 16 rows); `begin` is null for zeros. Registers
+  /// 0–3 are the sums (of rows 0–15: 0, 1), 4 and 5 hold a part of A, 6 and 7 one of B; the order of the terms changes
+  /// one operand at a time.
+  template <Index Parts>
+  static void multiply_whole(const Element* a, const Element* b, Index blocks, bool lower, float* c, Index stride,
+                             const float* begin, Index begin_stride) {
+    constexpr Index row_bytes = 64;
+    amx::memory_fence();
+    if (begin != nullptr) {
+      const Index bytes = begin_stride * 4;
+      _tile_loadd(0, begin, bytes);
+      _tile_loadd(1, begin + 16, bytes);
+      _tile_loadd(2, begin + 16 * begin_stride, bytes);
+      _tile_loadd(3, begin + 16 * begin_stride + 16, bytes);
+    } else {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+    const auto load_a = [&](Index part) {
+      _tile_loadd(4, a + 2 * part * tile_size, row_bytes);
+      if (lower) _tile_loadd(5, a + (2 * part + 1) * tile_size, row_bytes);
+    };
+    const auto load_b = [&](Index part) {
+      _tile_loadd(6, b + 2 * part * tile_size, row_bytes);
+      _tile_loadd(7, b + (2 * part + 1) * tile_size, row_bytes);
+    };
+    const auto multiply_add = [&] {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      if (!lower) return;
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    };
+    for (Index i = 0; i < blocks; ++i, a += a_step, b += Parts * 2 * tile_size) {
+      if constexpr (Parts == 3) {
+        load_a(0);
+        load_b(2);
+        multiply_add();
+        load_b(1);
+        multiply_add();
+        load_a(1);
+        multiply_add();
+      } else if constexpr (Parts == 2) {
+        load_a(0);
+        load_b(1);
+        multiply_add();
+        load_a(1);
+        multiply_add();
+      } else {
+        load_a(1);
+      }
+      load_b(0);
+      multiply_add();
+      load_a(2);
+      multiply_add();
+      load_a(0);
+      multiply_add();
+    }
+    _tile_stored(0, c, stride * 4);
+    _tile_stored(1, c + 16, stride * 4);
+    if (lower) {
+      _tile_stored(2, c + 16 * stride, stride * 4);
+      _tile_stored(3, c + 16 * stride + 16, stride * 4);
+    }
+    amx::memory_fence();
+  }
+};
+
+#endif
+
+}  // namespace xlstm::cpu
