@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Compiles every kernel (tests/cuda/kernels.hpp) for each architecture with warnings as errors, and prints what each
 # takes: registers, shared memory, and how much of a multiprocessor's threads that leaves it (occupancy). Fails where a
-# kernel spills registers and tests/cuda/spills.txt does not allow it. Needs nvcc; where there is none, says so.
+# kernel spills registers and tests/cuda/spills.txt does not allow it. Compiles a whole model, too. Needs nvcc; where
+# there is none, says so.
 #
 #   scripts/kernels.sh [FOLDER [ARCHITECTURE...]]     FOLDER keeps what is made (default: build/cuda)
 set -euo pipefail
@@ -31,6 +32,28 @@ for architecture in "${architectures[@]}"; do
     exit 1
   }
 done
+
+# A whole model with cuda::Backend (tests/cuda/device_model.cu), for all of them at once. It needs cuBLASLt.
+toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
+if [ -e "$toolkit/include/cublasLt.h" ] || [ -e /usr/include/cublasLt.h ]; then
+  codes=()
+  for architecture in "${architectures[@]}"; do
+    codes+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
+  done
+  "$nvcc" -std=c++20 "${codes[@]}" --expt-relaxed-constexpr -Werror all-warnings -diag-suppress 1675 -DEIGEN_NO_CUDA \
+    -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow -isystem "${EIGEN3_INCLUDE_DIR:-/usr/include/eigen3}" "${includes[@]}" \
+    tests/cuda/device_model.cu -o "$folder/device_model" -lcublasLt
+  if said=$("$folder/device_model" tests/data/models/tiny-f32 2>&1); then
+    echo "A model on this machine's GPU: $said"
+  elif [[ $said == *"cuda: there is no device"* ]]; then
+    echo "A model for a GPU compiles; there is none here: $said"
+  else
+    echo "A model on this machine's GPU fails: $said"
+    exit 1
+  fi
+else
+  echo "Left out: there is no cuBLASLt, so no whole model was compiled for a GPU."
+fi
 
 # The assembler's report of one architecture after the other, beside the list of kernels.
 status=0

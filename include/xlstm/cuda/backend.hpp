@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+// The backend of NVIDIA GPUs, for inference: the operations of cpu::Backend under the same names. Weights and
+// activations are of one element type, bf16, f16 or float; sums, gates, norms, their parameters, the cell's state and
+// logits are fp32. Kernels are those of this folder, matrix products those of cuBLASLt (cuda/runtime.hpp).
+//
+// An instance has a queue of work on the device, in which each operation waits for the one before, and an arena of the
+// device's memory. Views point there; what the host has, tokens and a batch's slots, is brought over by the operation
+// that takes it. Weights, states and logits cross in Model and Session (DeviceBackend, nn/module.hpp).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "xlstm/cell/mlstm.hpp"
+#include "xlstm/core/arena.hpp"
+#include "xlstm/cuda/device_runtime.hpp"
+#include "xlstm/cuda/elementwise.hpp"
+#include "xlstm/cuda/embedding.hpp"
+#include "xlstm/cuda/mlstm_chunkwise.hpp"
+#include "xlstm/cuda/mlstm_step.hpp"
+#include "xlstm/cuda/multihead_norm.hpp"
+#include "xlstm/cuda/rms_norm.hpp"
+#include "xlstm/nn/linear.hpp"
+#include "xlstm/nn/module.hpp"
+
+namespace xlstm::cuda {
+
+class Runtime;
+
+/// T is the element of weights and activations. R is where it computes: cuda::Runtime, a GPU, or on the host
+/// testing::EmulatedRuntime. ChunkwiseTuning: sizes of the chunkwise mLSTM's kernels.
+template <class T = bf16, class R = Runtime, class ChunkwiseTuning = MLSTMChunkwiseTuning>
+class Backend {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, f16>,
+                "xlstm: weights on a device are float, xlstm::bf16 or xlstm::f16");
+  static_assert(DeviceRuntime<R>,
+                "xlstm: cuda::Backend needs a device: include xlstm/cuda/runtime.hpp and compile "
+                "with nvcc, or, for tests, name testing::EmulatedRuntime");
+
+ public:
+  using Arithmetic = T;
+  using Precise = float;
+  using State = float;
+  using GradientBackend = Backend<float, R, ChunkwiseTuning>;
+  template <Index Out, Index In>
+  using Weight = DenseWeight<T, Out, In>;
+  template <Index Out, Index In>
+  using PreciseWeight = DenseWeight<T, Out, In>;
+  template <class Cell>
+  struct MLSTMSaved {};
+
+  using Options = typename R::Options;
+  using Resources = R;  ///< what all instances for one model share: the device
+  using DeviceMemory = cuda::DeviceMemory<R>;
+
+  explicit Backend(std::shared_ptr<R> runtime = std::make_shared<R>(Options{}))
+      : runtime_(std::move(runtime)),
+        queue_(*runtime_),
+        arena_memory_(runtime_, "activations"),
+        arena_(arena_memory_) {}
+
+  Arena& arena() { return arena_; }
+  typename R::Queue& queue() { return queue_; }
+  R& runtime() { return *runtime_; }
+
+  // ---- between host and device ----
+
+  /// The run with `starts` in the device's memory; (length, sequences) where the form is recurrent.
+  Run upload(const Run& run) {
+    queue_.activate();
+    Run there = run;
+    if (run.starts == nullptr) return there;
+    const std::uint8_t* from = run.starts;
+    if (run.form == Form::recurrent && run.sequences > 1) {
+      auto* const transposed = arena_.records<std::uint8_t>(run.rows());
+      for (Index b = 0; b < run.sequences; ++b) {
+        for (Index t = 0; t < run.length; ++t) transposed[t * run.sequences + b] = run.starts[b * run.length + t];
+      }
+      from = transposed;
+    }
+    auto* const starts = arena_.allocate<std::uint8_t>(run.rows());
+    queue_.upload(starts, from, run.rows());
+    there.starts = starts;
+    return there;
+  }
+  /// The slots' array in the device's memory, where the states already are.
+  StateSlots<float> upload(StateSlots<float> states, Index sequences) {
+    if (!states) return states;
+    auto** const slots = arena_.allocate<float*>(sequences);
+    queue_.upload(slots, states.slots, sequences * static_cast<Index>(sizeof(float*)));
+    return {slots, states.offset};
+  }
+  /// The rows in the host's memory, until the next call.
+  template <Index D>
+  MatrixView<float, D> download(MatrixView<float, D> rows) {
+    const auto size = static_cast<std::size_t>(rows.rows() * D);
+    if (downloaded_.size() < size) downloaded_.resize(size);
+    if (rows.contiguous()) {
+      queue_.download(downloaded_.data(), rows.data(), rows.size() * static_cast<Index>(sizeof(float)));
+    } else {
+      for (Index r = 0; r < rows.rows(); ++r) {
+        queue_.download(downloaded_.data() + r * D, rows.row(r), D * static_cast<Index>(sizeof(float)));
+      }
+    }
+    return {downloaded_.data(), rows.rows()};
+  }
+  /// Waits until all that was asked for is done, and throws what went wrong with it.
+  void synchronize() { queue_.synchronize(); }
+
+  // ---- matrices ----
+
+  /// y_r = weight[tokens[r]]; `tokens` are the host's.
+  template <class Matrix>
+  void embed(std::span<const Token> tokens, const Matrix& weight, MatrixView<T, Matrix::cols> y) {
+    const ArenaScope scope(arena_);
+    const auto count = static_cast<Index>(tokens.size());
+    Token* const there = arena_.allocate<Token>(count);
+    queue_.upload(there, tokens.data(), count * static_cast<Index>(sizeof(Token)));
+    cuda::embed<Matrix::cols, T, T>(queue_, there, weight.data(), y);
+  }
+  /// Each term: y = x Wᵀ + bias, y in T or fp32.
+  template <Index In, class... Matrices, class... Ys>
+  void linear(MatrixView<const T, In> x, LinearTerm<Matrices, Ys, float>... terms) {
+    static_assert(((Matrices::cols == In) && ...),
+                  "xlstm: a weight matrix must have as many columns as its input has features");
+    (one_linear(x, terms), ...);
+  }
+
+  // ---- norms ----
+
+  template <Index D, Index N>
+  void rms_norm(MatrixView<const T, D> x, const VectorParameter<float, D>& weight,
+                const VectorParameter<float, N>& bias, double eps, MatrixView<T, D> y, float* scale) {
+    cuda::rms_norm<D, T, float, T>(queue_, x, weight.data(), N > 0 ? bias.data() : nullptr, eps, y, scale);
+  }
+  template <Index Heads, Index Width, Index N>
+  void multihead_norm(MatrixView<const T, Width> x, const VectorParameter<float, Width>& weight,
+                      const VectorParameter<float, N>& bias, double eps, MatrixView<T, Width> y, float* mean,
+                      float* scale) {
+    cuda::multihead_norm<Heads, Width, T, float, T>(queue_, x, weight.data(), N > 0 ? bias.data() : nullptr, eps, y,
+                                                    mean, scale);
+  }
+
+  // ---- element by element ----
+
+  /// y = x.
+  template <Index D>
+  void copy(MatrixView<const T, D> x, MatrixView<T, D> y) {
+    cuda::copy<T, T>(queue_, x, y);
+  }
+  /// y += x.
+  template <Index D>
+  void add(MatrixView<const T, D> x, MatrixView<T, D> y) {
+    cuda::add<T>(queue_, x, y);
+  }
+  /// y = silu(gate) ⊙ up.
+  template <Index F>
+  void swiglu(MatrixView<T, F> gate, MatrixView<T, F> up, MatrixView<T, F> y) {
+    cuda::swiglu<T>(queue_, gate, up, y);
+  }
+  /// y = σ(ogate) ⊙ x.
+  template <Index Width>
+  void output_gate(MatrixView<T, Width> ogate, MatrixView<T, Width> x, MatrixView<T, Width> y) {
+    cuda::output_gate<T>(queue_, ogate, x, y);
+  }
+  /// y = cap(y) in place.
+  template <class Cap, Index D>
+  void soft_cap(MatrixView<float, D> y) {
+    cuda::soft_cap<Cap, float>(queue_, y);
+  }
+
+  // ---- the cell ----
+
+  /// h = mLSTM(in) in the form that `run` names; states in place. Run and state as upload() gives them.
+  template <class Cell>
+  void mlstm(const Run& run, const MLSTMInput<const T, Cell, const float>& in, StateSlots<float> state,
+             MatrixView<T, Cell::v_width> h, MLSTMSaved<Cell>& /*saved*/) {
+    if (run.rows() == 0) return;
+    if (state && (run.form == Form::recurrent || run.length == 1)) return mlstm_steps<Cell>(run, in, state, h);
+    Run chunks = run;
+    if (run.form == Form::parallel) chunks.chunk_size = run.length;
+    if (run.form == Form::recurrent) chunks.chunk_size = 1;
+    const ArenaScope scope(arena_);
+    void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_bytes<Cell, T, ChunkwiseTuning>(chunks));
+    mlstm_chunkwise<Cell, T, float, T, ChunkwiseTuning>(queue_, chunks, in.q, in.k, in.v, in.igate, in.fgate, state, h,
+                                                        memory);
+  }
+
+ private:
+  template <Index In, class Matrix, class Y>
+  void one_linear(MatrixView<const T, In> x, const LinearTerm<Matrix, Y, float>& term) {
+    if (x.rows() == 0) return;
+    const ArenaScope scope(arena_);
+    const Y* bias = nullptr;
+    if (term.bias != nullptr) bias = bias_in<Matrix::rows, Y>(term.bias);
+    queue_.multiply(linear_product(x.rows(), In, Matrix::rows, x.stride(), term.y.stride()), x.data(),
+                    term.weight.data(), term.y.data(), bias);
+  }
+  /// A product adds its bias in the type of its result.
+  template <Index N, class Y>
+  const Y* bias_in(const float* bias) {
+    if constexpr (std::is_same_v<Y, float>) {
+      return bias;
+    } else {
+      const auto rounded = arena_.matrix<Y, N>(1);
+      cuda::copy<float, Y>(queue_, MatrixView<const float, N>(bias, 1), rounded);
+      return rounded.data();
+    }
+  }
+
+  /// Token by token, all sequences at once.
+  template <class Cell>
+  void mlstm_steps(const Run& run, const MLSTMInput<const T, Cell, const float>& in, StateSlots<float> state,
+                   MatrixView<T, Cell::v_width> h) {
+    unsigned* const tickets = zero_tickets(run.sequences * Cell::heads);
+    const auto tokens = [&]<class V>(const V& all, Index t) {  // row b: token t of sequence b
+      return V(all.row(t), run.sequences, all.cols(), run.length * all.stride());
+    };
+    for (Index t = 0; t < run.length; ++t) {
+      mlstm_step<Cell, T, float, T>(
+          queue_, tokens(in.q, t), tokens(in.k, t), tokens(in.v, t), tokens(in.igate, t), tokens(in.fgate, t), state,
+          run.starts != nullptr ? run.starts + t * run.sequences : nullptr, tokens(h, t), tickets);
+    }
+  }
+  /// Zeros, which the step's kernel leaves as zeros.
+  unsigned* zero_tickets(Index count) {
+    const Index bytes = count * static_cast<Index>(sizeof(unsigned));
+    if (!tickets_ || tickets_->bytes() < bytes) tickets_ = DeviceMemory(runtime_, bytes, "tickets");
+    return static_cast<unsigned*>(tickets_->data());
+  }
+
+  std::shared_ptr<R> runtime_;
+  typename R::Queue queue_;
+  DeviceArenaMemory<R> arena_memory_;
+  Arena arena_;
+  std::optional<DeviceMemory> tickets_;
+  std::vector<float> downloaded_;
+};
+
+}  // namespace xlstm::cuda

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// A device on the host, for tests of what is built from kernels: cuda::Backend<Element, testing::EmulatedRuntime> is
+// the backend that a GPU would run. Its memory is the device's alone: with AddressSanitizer, the host that reads or
+// writes it outside a kernel, a copy or a product is found, and so is a kernel that leaves its memory. New memory is
+// NaN in every element type. Matrix products are loops over the column-major layouts that a BLAS library would be told,
+// with sums in fp32.
+#pragma once
+
+#include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <new>
+#include <string>
+
+#include "xlstm/cuda/device_runtime.hpp"
+#include "xlstm/cuda/math.hpp"
+#include "xlstm/testing/emulate.hpp"
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define XLSTM_EMULATION_POISONS 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define XLSTM_EMULATION_POISONS 1
+#endif
+#if defined(XLSTM_EMULATION_POISONS)
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace xlstm::testing {
+
+class EmulatedRuntime {
+ public:
+  struct Options {
+    int device = 0;                 ///< its number, for messages
+    Index memory = Index{1} << 40;  ///< bytes that it has
+    std::uint64_t seed = 0;         ///< of the order of blocks and threads
+  };
+  class Queue;
+
+  EmulatedRuntime() : EmulatedRuntime(Options{}) {}
+  explicit EmulatedRuntime(const Options& options) : options_(options) {}
+  EmulatedRuntime(const EmulatedRuntime&) = delete;
+  EmulatedRuntime& operator=(const EmulatedRuntime&) = delete;
+
+  std::string name() const { return "device " + std::to_string(options_.device) + " (emulated)"; }
+  const Options& options() const { return options_; }
+
+  void* allocate(Index bytes) noexcept {
+    const std::lock_guard lock(mutex_);
+    ++allocations_;
+    if (bytes > options_.memory - used_) return nullptr;
+    void* const p = ::operator new(static_cast<std::size_t>(bytes), alignment, std::nothrow);
+    if (p == nullptr) return nullptr;
+    std::memset(p, 0xff, static_cast<std::size_t>(bytes));
+    memory_.emplace(static_cast<const std::byte*>(p), bytes);
+    used_ += bytes;
+    if (accesses_ == 0) close(p, bytes);
+    return p;
+  }
+  void free(void* p) noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto found = memory_.find(static_cast<const std::byte*>(p));
+    if (found == memory_.end()) return;
+    open(found->first, found->second);
+    used_ -= found->second;
+    memory_.erase(found);
+    ::operator delete(p, alignment);
+  }
+  Index free_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return options_.memory - used_;
+  }
+  /// How often memory was asked for; constant once warm.
+  Index allocations() const {
+    const std::lock_guard lock(mutex_);
+    return allocations_;
+  }
+  /// Whether all of it is in the device's memory.
+  bool contains(const void* p, Index bytes) const {
+    const std::lock_guard lock(mutex_);
+    auto found = memory_.upper_bound(static_cast<const std::byte*>(p));
+    if (found == memory_.begin()) return false;
+    --found;
+    return std::less_equal<>()(static_cast<const std::byte*>(p) + bytes, found->first + found->second);
+  }
+
+  void upload(void* to, const void* from, Index bytes) { move(to, true, from, false, bytes, "upload"); }
+  void download(void* to, const void* from, Index bytes) { move(to, false, from, true, bytes, "download"); }
+  void copy(void* to, const void* from, Index bytes) { move(to, true, from, true, bytes, "copy"); }
+  void zero(void* to, Index bytes) {
+    require(to, bytes, true, "zero");
+    const Access access(*this);
+    std::memset(to, 0, static_cast<std::size_t>(bytes));
+  }
+
+  /// While it lives, the device is at work: its memory may be used.
+  class Access {
+   public:
+    explicit Access(EmulatedRuntime& runtime) : runtime_(runtime) {
+      const std::lock_guard lock(runtime_.mutex_);
+      if (runtime_.accesses_++ > 0) return;
+      for (const auto& [p, bytes] : runtime_.memory_) open(p, bytes);
+    }
+    ~Access() {
+      const std::lock_guard lock(runtime_.mutex_);
+      if (--runtime_.accesses_ > 0) return;
+      for (const auto& [p, bytes] : runtime_.memory_) close(p, bytes);
+    }
+    Access(const Access&) = delete;
+
+   private:
+    EmulatedRuntime& runtime_;
+  };
+
+  /// Error unless the memory is the device's, or, if not `wanted`, the host's.
+  void require(const void* p, Index bytes, bool wanted, const char* what) const {
+    if (bytes == 0 || contains(p, bytes) == wanted) return;
+    detail::fault(what, " of ", bytes, " bytes: an address is not in the memory of the ", wanted ? "device" : "host");
+  }
+
+ private:
+  static constexpr std::align_val_t alignment{256};
+
+  static void open([[maybe_unused]] const void* p, [[maybe_unused]] Index bytes) noexcept {
+#if defined(XLSTM_EMULATION_POISONS)
+    __asan_unpoison_memory_region(p, static_cast<std::size_t>(bytes));
+#endif
+  }
+  static void close([[maybe_unused]] const void* p, [[maybe_unused]] Index bytes) noexcept {
+#if defined(XLSTM_EMULATION_POISONS)
+    __asan_poison_memory_region(p, static_cast<std::size_t>(bytes));
+#endif
+  }
+  void move(void* to, bool to_device, const void* from, bool from_device, Index bytes, const char* what) {
+    require(to, bytes, to_device, what);
+    require(from, bytes, from_device, what);
+    const Access access(*this);
+    if (bytes > 0) std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  }
+
+  Options options_;
+  mutable std::mutex mutex_;
+  std::map<const std::byte*, Index> memory_;
+  Index used_ = 0;
+  Index allocations_ = 0;
+  int accesses_ = 0;
+};
+
+/// Does at once what it is asked for.
+class EmulatedRuntime::Queue {
+ public:
+  explicit Queue(EmulatedRuntime& runtime) : runtime_(runtime), stream_(runtime.options().seed) {}
+
+  void activate() const {}
+  template <class K>
+  void launch(cuda::GridSize grid, const K& kernel) {
+    const Access access(runtime_);
+    stream_.launch(grid, kernel);
+  }
+  void upload(void* to, const void* from, Index bytes) { runtime_.upload(to, from, bytes); }
+  void download(void* to, const void* from, Index bytes) { runtime_.download(to, from, bytes); }
+  void copy(void* to, const void* from, Index bytes) { runtime_.copy(to, from, bytes); }
+  void synchronize() const {}
+
+  template <class T, class D>
+  void multiply(const cuda::MatrixProduct& product, const T* a, const T* b, D* d, const D* bias) {
+    const auto [first, second, result] = cuda::column_major(product);
+    const auto require = [&](const auto* p, const cuda::ColumnMajorMatrix& matrix) {
+      if (matrix.rows > matrix.stride) detail::fault("multiply: a column is longer than the stride");
+      if (matrix.rows == 0 || matrix.cols == 0) return;
+      const Index count = (matrix.cols - 1) * matrix.stride + matrix.rows;
+      runtime_.require(p, count * static_cast<Index>(sizeof(*p)), true, "multiply");
+    };
+    require(b, first);
+    require(a, second);
+    require(d, result);
+    if (bias != nullptr) runtime_.require(bias, result.rows * static_cast<Index>(sizeof(D)), true, "multiply");
+    const Access access(runtime_);
+    for (Index j = 0; j < result.cols; ++j) {
+      for (Index i = 0; i < result.rows; ++i) {
+        float sum = 0;
+        for (Index l = 0; l < product.k; ++l) sum += entry(b, first, i, l) * entry(a, second, l, j);
+        D& to = d[j * result.stride + i];
+        if (bias != nullptr) sum += cuda::to_float(bias[i]);
+        if (product.add) sum += cuda::to_float(to);
+        to = cuda::to_element<D>(sum);
+      }
+    }
+  }
+
+ private:
+  /// Entry (i, j) of the matrix, or of its transpose where that takes part.
+  template <class T>
+  static float entry(const T* data, const cuda::ColumnMajorMatrix& matrix, Index i, Index j) {
+    return cuda::to_float(matrix.transposed ? data[i * matrix.stride + j] : data[j * matrix.stride + i]);
+  }
+
+  EmulatedRuntime& runtime_;
+  EmulatedStream stream_;
+};
+static_assert(cuda::DeviceRuntime<EmulatedRuntime>);
+
+}  // namespace xlstm::testing
