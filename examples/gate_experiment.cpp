@@ -117,8 +117,7 @@ int experiment(const command_line::Arguments& a) {
   const xlstm::TokenData data(prepared.shards);
 
   std::ostringstream script, plots[2];
-  script << "set terminal svg size 900,800 background rgb 'white'\nset output "
-         << xlstm::detail::gnuplot_quoted((out / "gates.svg").native()) << '\n';
+  script << "set terminal svg size 900,800 background rgb 'white'\n";
   xlstm::io::AtomicFile lines(out / "gates.jsonl");
   for (const bool capped : {true, false}) {
     for (const double bias : {-10.0, 0.0}) {

@@ -32,10 +32,10 @@ std::vector<std::string> points(const std::string& script, const std::string& bl
   return lines;
 }
 
-/// PATH as it was, at its end.
+/// Another PATH while it lives.
 class Path {
  public:
-  explicit Path(const char* path) : before_(std::getenv("PATH")) { ::setenv("PATH", path, 1); }
+  explicit Path(const std::string& path) : before_(std::getenv("PATH")) { ::setenv("PATH", path.c_str(), 1); }
   Path(const Path&) = delete;
   Path& operator=(const Path&) = delete;
   ~Path() { ::setenv("PATH", before_.c_str(), 1); }
@@ -48,26 +48,25 @@ class Path {
 
 TEST_CASE("The plot's program holds the points and quotes its names") {
   std::vector<MetricsLine> lines = run_of(5);
-  const std::string script = plot_script(lines, "it's.svg", "it's");
-  CHECK(script.find("set output 'it''s.svg'") != std::string::npos);
+  const std::string script = plot_script(lines, "it's");
   CHECK(script.find("title 'it''s'") != std::string::npos);
   CHECK(points(script, "loss") == std::vector<std::string>{"1 1", "2 0.5", "3 0.333333", "4 0.25", "5 0.2"});
   CHECK(points(script, "norm").size() == 5);
   CHECK(points(script, "validation").empty());
   CHECK(script.find("$validation with") == std::string::npos);
   lines[2].values["validation_loss"] = 7.5;
-  CHECK(points(plot_script(lines, "a.svg", "a"), "validation") == std::vector<std::string>{"3 7.5"});
-  CHECK(plot_script(lines, "a.svg", "a").find("$validation with") != std::string::npos);
+  CHECK(points(plot_script(lines, "a"), "validation") == std::vector<std::string>{"3 7.5"});
+  CHECK(plot_script(lines, "a").find("$validation with") != std::string::npos);
 }
 
 TEST_CASE("What is no number is left out") {
   std::vector<MetricsLine> lines = run_of(3);
   lines[1].values["loss"] = nullptr;  // how a NaN is written
-  CHECK(points(plot_script(lines, "a.svg", "a"), "loss") == std::vector<std::string>{"1 1", "3 0.333333"});
+  CHECK(points(plot_script(lines, "a"), "loss") == std::vector<std::string>{"1 1", "3 0.333333"});
 }
 
 TEST_CASE("A long run is thinned to means of neighbours, up to its last step") {
-  const auto thinned = points(plot_script(run_of(9001), "a.svg", "a"), "loss");
+  const auto thinned = points(plot_script(run_of(9001), "a"), "loss");
   CHECK(thinned.size() == 1801);  // by fives
   CHECK(thinned.front() == "5 0.456667");
   CHECK(thinned.back().starts_with("9001 "));
@@ -82,20 +81,35 @@ TEST_CASE("A plot is drawn, or a warning says why not") {
   } else {
     CHECK(warning.find("gnuplot") != std::string::npos);
   }
-  CHECK(read_plainly(directory / "p.gnuplot") == plot_script(run_of(3), directory / "p.svg", "a run"));
+  CHECK(read_plainly(directory / "p.gnuplot") == plot_script(run_of(3), "a run"));
 }
 
-TEST_CASE("Without gnuplot, and where it fails, there is a warning and the program stays") {
+TEST_CASE("Without gnuplot there is a warning and the program stays") {
   const TemporaryDirectory directory;
   {
     const Path nowhere("/nowhere");
     CHECK(draw_plot(run_of(2), directory / "p.svg", "").find("gnuplot cannot be started") != std::string::npos);
   }
   CHECK(std::filesystem::exists(directory / "p.gnuplot"));
-  write_plainly(directory / "gnuplot", "#!/bin/sh\nexit 3\n");
-  std::filesystem::permissions(directory / "gnuplot", std::filesystem::perms::owner_all);
-  const Path failing(directory.path().c_str());
-  CHECK(draw_plot(run_of(2), directory / "p.svg", "").find("gnuplot failed on") != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(directory / "p.svg"));
+  CHECK(count_files(directory.path()) == 1);
+}
+
+TEST_CASE("A plot replaces the one before when gnuplot has ended well, and never by half") {
+  const TemporaryDirectory directory;
+  const Path path(directory.path().native() + ":" + std::getenv("PATH"));
+  const auto draw_with = [&](const std::string& script) {
+    write_plainly(directory / "gnuplot", "#!/bin/sh\n" + script);
+    std::filesystem::permissions(directory / "gnuplot", std::filesystem::perms::owner_all);
+    return draw_plot(run_of(2), directory / "p.svg", "");
+  };
+  CHECK(draw_with("echo '<svg></svg>'\n").empty());
+  CHECK(read_plainly(directory / "p.svg") == "<svg></svg>\n");
+  for (const char* failing : {"echo '<svg>'; exit 3\n", "echo '<svg>'; kill -9 $$\n"}) {
+    CHECK(draw_with(failing).find("gnuplot failed on") != std::string::npos);
+    CHECK(read_plainly(directory / "p.svg") == "<svg></svg>\n");
+  }
+  CHECK(count_files(directory.path()) == 3);  // gnuplot, its program, the plot
 }
 
 TEST_CASE("A directory that cannot be written is an error") {

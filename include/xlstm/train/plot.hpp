@@ -50,12 +50,10 @@ inline void gnuplot_data(std::ostream& out, std::string_view name, const std::ve
 
 }  // namespace detail
 
-/// The gnuplot program that draws `lines` ("loss", "validation_loss", "gradient_norm") to `svg`.
-inline std::string plot_script(const std::vector<MetricsLine>& lines, const std::filesystem::path& svg,
-                               std::string_view title) {
+/// The gnuplot program that draws `lines` ("loss", "validation_loss", "gradient_norm") as an SVG to standard output.
+inline std::string plot_script(const std::vector<MetricsLine>& lines, std::string_view title) {
   std::ostringstream out;
-  out << "set terminal svg size 900,700 background rgb 'white'\nset output " << detail::gnuplot_quoted(svg.native())
-      << '\n';
+  out << "set terminal svg size 900,700 background rgb 'white'\n";
   detail::gnuplot_data(out, "loss", lines, "loss");
   detail::gnuplot_data(out, "validation", lines, "validation_loss");
   detail::gnuplot_data(out, "norm", lines, "gradient_norm");
@@ -69,8 +67,9 @@ inline std::string plot_script(const std::vector<MetricsLine>& lines, const std:
   return out.str();
 }
 
-/// Lets gnuplot run `script`, which draws to `svg`; the script stays beside it as SVG's name with .gnuplot. Empty if
-/// that worked, otherwise a warning that says why not: a missing gnuplot is no reason to end a run.
+/// Lets gnuplot run the program `text`; what that writes to standard output becomes `svg`, when gnuplot has ended well.
+/// The program stays beside it as SVG's name with .gnuplot. Empty if that worked, otherwise a warning that says why
+/// not: a missing gnuplot is no reason to end a run.
 inline std::string run_gnuplot(const std::string& text, const std::filesystem::path& svg) {
   std::filesystem::path script = svg;
   script.replace_extension(".gnuplot");
@@ -78,9 +77,11 @@ inline std::string run_gnuplot(const std::string& text, const std::filesystem::p
   file.write(text);
   file.commit();
 
+  std::filesystem::path drawing = svg;
+  drawing.replace_filename("." + svg.filename().native() + ".tmp");
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, drawing.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
   std::string program = "gnuplot";
   std::string argument = script.native();
@@ -88,19 +89,21 @@ inline std::string run_gnuplot(const std::string& text, const std::filesystem::p
   pid_t child = 0;
   const int error = ::posix_spawnp(&child, program.c_str(), &actions, nullptr, arguments.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) return "no plot: gnuplot cannot be started; its program is " + io::printable(script.native());
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  while (error == 0 && ::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
-  return "no plot: gnuplot failed on " + io::printable(script.native());
+  const bool drawn = error == 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  if (drawn && ::rename(drawing.c_str(), svg.c_str()) == 0) return {};
+  ::unlink(drawing.c_str());
+  return (error != 0 ? "no plot: gnuplot cannot be started; its program is " : "no plot: gnuplot failed on ") +
+         io::printable(script.native());
 }
 
 /// Draws the metrics to `svg`. Empty if that worked, otherwise a warning.
 inline std::string draw_plot(const std::vector<MetricsLine>& lines, const std::filesystem::path& svg,
                              std::string_view title) {
   if (lines.empty()) return "no plot: there are no metrics yet";
-  return run_gnuplot(plot_script(lines, svg, title), svg);
+  return run_gnuplot(plot_script(lines, title), svg);
 }
 
 }  // namespace xlstm
