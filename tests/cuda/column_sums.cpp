@@ -27,7 +27,8 @@ template <class T, class Tuning = SmallParts>
 std::vector<float> sums(Index rows, Index columns, Layout layout, std::uint64_t seed) {
   TwinMatrix<T> x(rows, columns, 5, layout);
   auto y = TwinMatrix<float>(1, columns, 6);
-  std::vector<float> memory(static_cast<std::size_t>(cuda::column_sums_bytes<Tuning>(rows, columns)) / sizeof(float));
+  std::vector<float> memory(static_cast<std::size_t>(cuda::column_sums_bytes<Tuning>(rows, columns)) / sizeof(float),
+                            static_cast<float>(xlstm::tests::not_a_number));
   xlstm::testing::EmulatedStream stream(seed);
   cuda::column_sums<T, Tuning>(stream, x.device(), y.device().data(), memory.data());
   for (Index r = 0; r < rows; ++r) {

@@ -29,6 +29,7 @@ void for_each_shape(F&& test) {
   columns(std::integral_constant<Index, 1>{}, 3, Layout{.gap = 2});
   columns(std::integral_constant<Index, 8>{}, 70, Layout{.gap = 8});
   columns(std::integral_constant<Index, 33>{}, 5, Layout{});
+  columns(std::integral_constant<Index, 33>{}, 20, Layout{.gap = 2});  // seven rows a block, and threads left over
   columns(std::integral_constant<Index, 40>{}, 3, Layout{.gap = 8});
   columns(std::integral_constant<Index, 40>{}, 3, Layout{.gap = 1});
   columns(std::integral_constant<Index, 40>{}, 3, Layout{.offset = 3});

@@ -29,10 +29,10 @@ struct KernelList {
 using Cell7B = MLSTMCell<8, 256, 512>;
 using OwnCell = MLSTMCell<8, 256, 512, OwnPolicy>;
 
-using RowKernels = KernelList<cuda::RMSNormKernel<4096, bf16, bf16, bf16, 8>,                          //
+using RowKernels = KernelList<cuda::RMSNormKernel<4096, bf16, float, bf16, 8>,                         //
                               cuda::RMSNormKernel<4096, float, float, float, 8>,                       //
                               cuda::RMSNormKernel<4095, bf16, bf16, bf16, 1>,                          //
-                              cuda::MultiHeadNormKernel<8, 4096, bf16, bf16, bf16, 8>,                 //
+                              cuda::MultiHeadNormKernel<8, 4096, bf16, float, bf16, 8>,                //
                               cuda::MultiHeadNormKernel<8, 4096, float, float, float, 8>,              //
                               cuda::MultiHeadNormKernel<1, 4095, bf16, float, bf16, 1>,                //
                               cuda::ElementwiseKernel<cuda::CopyFunction, float, bf16, 8>,             //
@@ -49,9 +49,9 @@ using TrainingKernels = KernelList<cuda::EmbedKernel<4096, bf16, bf16, 8>,      
                                    cuda::EmbedKernel<4095, float, float, 1>,                           //
                                    cuda::EmbedBackwardKernel<4096, bf16, 8>,                           //
                                    cuda::EmbedBackwardKernel<4096, float, 4>,                          //
-                                   cuda::NormBackwardKernel<1, 4096, false, bf16, bf16, 8>,            //
+                                   cuda::NormBackwardKernel<1, 4096, false, bf16, float, 8>,           //
                                    cuda::NormBackwardKernel<1, 4096, false, float, float, 8>,          //
-                                   cuda::NormBackwardKernel<8, 4096, true, bf16, bf16, 8>,             //
+                                   cuda::NormBackwardKernel<8, 4096, true, bf16, float, 8>,            //
                                    cuda::NormBackwardKernel<8, 4096, true, float, float, 8>,           //
                                    cuda::NormBackwardKernel<4, 4096, true, bf16, float, 8>,            //
                                    cuda::NormBackwardKernel<1, 4095, true, f16, float, 1>,             //

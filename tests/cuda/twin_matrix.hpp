@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "catch.hpp"
@@ -12,6 +13,9 @@
 #include "xlstm/core/view.hpp"
 
 namespace xlstm::tests {
+
+/// What is in memory that nobody has written.
+inline constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 /// How matrices lie in memory: so many elements longer a row than its columns, beginning so many after an aligned one.
 struct Layout {
