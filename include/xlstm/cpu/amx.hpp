@@ -30,17 +30,20 @@ inline bool permitted() {
   return granted;
 }
 
+namespace detail {
+struct alignas(64) TileShapes {
+  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+// Static: compilers believe that only its first bytes are read, and would not write the others.
+inline constexpr TileShapes tile_shapes;
+}  // namespace detail
+
 /// While it lives, all eight registers of this thread are 16 rows of 64 bytes.
 class Session {
  public:
-  Session() {
-    struct alignas(64) {
-      std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } const shapes;
-    _tile_loadconfig(&shapes);
-  }
+  Session() { _tile_loadconfig(&detail::tile_shapes); }
   ~Session() { _tile_release(); }
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
