@@ -35,6 +35,7 @@ def peak_gigabytes():
 
 def published():
     import torch
+    import torch._dynamo
     from transformers import xLSTMConfig, xLSTMForCausalLM
 
     torch.set_num_threads(arguments.threads)
@@ -50,7 +51,11 @@ def published():
                          sequence_kernel="native_sequence__native", step_kernel="native", mode="train",
                          return_last_states=True, autocast_kernel_dtype="float32", inference_state_dtype="float32")
     model = xLSTMForCausalLM(config).train().float()
-    forward = torch.compile(model) if arguments.compile else model
+    forward = model
+    if arguments.compile:
+        # The published backward turns a tensor into a number. Without this each cell would be left out of the graph.
+        torch._dynamo.config.capture_scalar_outputs = True
+        forward = torch.compile(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
     tokens = torch.randint(0, sizes["vocab_size"], (batch, length))
     targets = torch.randint(0, sizes["vocab_size"], (batch, length))
