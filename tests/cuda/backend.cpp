@@ -8,16 +8,13 @@
 #include <vector>
 
 #include "catch.hpp"
-#include "xlstm/core/random.hpp"
+#include "device_values.hpp"
 #include "xlstm/reference/backend.hpp"
 #include "xlstm/testing/emulated_runtime.hpp"
 
 namespace cuda = xlstm::cuda;
-using xlstm::bf16;
 using xlstm::DenseWeight;
-using xlstm::f16;
 using xlstm::Form;
-using xlstm::Index;
 using xlstm::MatrixView;
 using xlstm::MLSTMInput;
 using xlstm::Run;
@@ -25,62 +22,9 @@ using xlstm::StateSlots;
 using xlstm::VectorParameter;
 using xlstm::testing::EmulatedRuntime;
 using xlstm::testing::EmulationError;
+using namespace device_values;
 
 namespace {
-
-template <class T>
-using Device = cuda::Backend<T, EmulatedRuntime>;
-
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-
-/// One rounding to T, relative to the value.
-template <class T>
-constexpr double rounding = std::is_same_v<T, float>  ? 0
-                            : std::is_same_v<T, bf16> ? 0x1p-8
-                                                      : 0x1p-11;
-
-/// Normal values: in T, in the device's memory, and the same in double.
-template <class T>
-struct Values {
-  template <class B>
-  Values(B& device, Index count, std::uint64_t seed, double mean = 0, double deviation = 1) {
-    xlstm::Random random(seed);
-    std::vector<T> host;
-    for (Index i = 0; i < count; ++i) {
-      host.push_back(T(static_cast<float>(mean + deviation * random.normal())));
-      wide.push_back(static_cast<double>(float{host.back()}));
-    }
-    data = device.arena().template allocate<T>(count);
-    device.queue().upload(data, host.data(), count * static_cast<Index>(sizeof(T)));
-  }
-
-  T* data;
-  std::vector<double> wide;
-};
-
-template <class T, class B>
-std::vector<double> downloaded(B& device, const T* data, Index count) {
-  std::vector<T> host(at(count));
-  device.queue().download(host.data(), data, count * static_cast<Index>(sizeof(T)));
-  std::vector<double> wide;
-  for (const T x : host) wide.push_back(static_cast<double>(float{x}));
-  return wide;
-}
-
-/// |found − expected| ≤ relative·|expected| + absolute, for each.
-void check_close(const std::vector<double>& found, const std::vector<double>& expected, double relative,
-                 double absolute) {
-  REQUIRE(found.size() == expected.size());
-  Index wrong = 0;
-  double worst = 0;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    const double error = std::abs(found[i] - expected[i]);
-    if (!(error <= relative * std::abs(expected[i]) + absolute)) ++wrong;
-    worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(worst, error);
-  }
-  INFO("the largest error is " << worst << ", allowed are " << relative << " relative and " << absolute);
-  CHECK(wrong == 0);
-}
 
 /// ‖found − expected‖ / ‖expected‖; infinite where a value is no number.
 double distance(const std::vector<double>& found, const std::vector<double>& expected) {

@@ -16,15 +16,20 @@
 
 #include "xlstm/cell/mlstm.hpp"
 #include "xlstm/core/arena.hpp"
+#include "xlstm/cuda/column_sums.hpp"
+#include "xlstm/cuda/cross_entropy.hpp"
 #include "xlstm/cuda/device_runtime.hpp"
 #include "xlstm/cuda/elementwise.hpp"
 #include "xlstm/cuda/embedding.hpp"
 #include "xlstm/cuda/mlstm_chunkwise.hpp"
 #include "xlstm/cuda/mlstm_step.hpp"
 #include "xlstm/cuda/multihead_norm.hpp"
+#include "xlstm/cuda/norm_backward.hpp"
+#include "xlstm/cuda/optimizer.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
 #include "xlstm/nn/linear.hpp"
 #include "xlstm/nn/module.hpp"
+#include "xlstm/train/step.hpp"
 
 namespace xlstm::cuda {
 
@@ -116,10 +121,7 @@ class Backend {
   template <class Matrix>
   void embed(std::span<const Token> tokens, const Matrix& weight, MatrixView<T, Matrix::cols> y) {
     const ArenaScope scope(arena_);
-    const auto count = static_cast<Index>(tokens.size());
-    Token* const there = arena_.allocate<Token>(count);
-    queue_.upload(there, tokens.data(), count * static_cast<Index>(sizeof(Token)));
-    cuda::embed<Matrix::cols, T, T>(queue_, there, weight.data(), y);
+    cuda::embed<Matrix::cols, T, T>(queue_, brought(tokens), weight.data(), y);
   }
   /// Each term: y = x Wᵀ + bias, y in T or fp32.
   template <Index In, class... Matrices, class... Ys>
@@ -127,6 +129,37 @@ class Backend {
     static_assert(((Matrices::cols == In) && ...),
                   "xlstm: a weight matrix must have as many columns as its input has features");
     (one_linear(x, terms), ...);
+  }
+  /// dweight[tokens[r]] += dy_r; `tokens` are the host's.
+  template <class Matrix>
+  void embed_backward(std::span<const Token> tokens, MatrixView<const T, Matrix::cols> dy, Matrix& dweight) {
+    const ArenaScope scope(arena_);
+    cuda::embed_backward<Matrix::cols, T>(queue_, brought(tokens), dy, dweight.data());
+  }
+  /// dx (+)= dy W, of dy rounded to T.
+  template <class Matrix, class Y>
+  void linear_backward_input(MatrixView<const Y, Matrix::rows> dy, const Matrix& weight, MatrixView<T, Matrix::cols> dx,
+                             bool add) {
+    if (dy.rows() == 0) return;
+    const ArenaScope scope(arena_);
+    const auto from = rounded(dy);
+    queue_.multiply(
+        linear_backward_input_product(dy.rows(), Matrix::cols, Matrix::rows, from.stride(), dx.stride(), add),
+        from.data(), weight.data(), dx.data(), static_cast<const T*>(nullptr));
+  }
+  /// dW += dyᵀ x, of dy rounded to T; dbias += Σ_r dy_r. The gradients are fp32.
+  template <class Matrix, Index N, class Y>
+  void linear_backward_weight(MatrixView<const T, Matrix::cols> x, MatrixView<const Y, Matrix::rows> dy,
+                              Matrix& dweight, VectorParameter<float, N>& dbias) {
+    if (dy.rows() == 0) return;
+    const ArenaScope scope(arena_);
+    const auto from = rounded(dy);
+    queue_.multiply(linear_backward_weight_product(dy.rows(), Matrix::cols, Matrix::rows, from.stride(), x.stride()),
+                    from.data(), x.data(), dweight.data(), static_cast<const float*>(nullptr));
+    if constexpr (N > 0) {
+      void* const memory = arena_.allocate<std::byte>(column_sums_bytes(dy.rows(), N));
+      cuda::column_sums<Y>(queue_, dy, dbias.data(), memory);
+    }
   }
 
   // ---- norms ----
@@ -142,6 +175,26 @@ class Backend {
                       float* scale) {
     cuda::multihead_norm<Heads, Width, T, float, T>(queue_, x, weight.data(), N > 0 ? bias.data() : nullptr, eps, y,
                                                     mean, scale);
+  }
+  /// Writes dx; adds to dweight and dbias, which are fp32.
+  template <Index D, Index N>
+  void rms_norm_backward(MatrixView<const T, D> x, const VectorParameter<float, D>& weight, const float* scale,
+                         MatrixView<const T, D> dy, MatrixView<T, D> dx, VectorParameter<float, D>& dweight,
+                         VectorParameter<float, N>& dbias) {
+    const ArenaScope scope(arena_);
+    void* const memory = arena_.allocate<std::byte>(norm_backward_bytes(D, N > 0));
+    cuda::rms_norm_backward<D>(queue_, x, weight.data(), scale, dy, dx, dweight.data(), N > 0 ? dbias.data() : nullptr,
+                               memory);
+  }
+  template <Index Heads, Index Width, Index N>
+  void multihead_norm_backward(MatrixView<const T, Width> x, const VectorParameter<float, Width>& weight,
+                               const float* mean, const float* scale, MatrixView<const T, Width> dy,
+                               MatrixView<T, Width> dx, VectorParameter<float, Width>& dweight,
+                               VectorParameter<float, N>& dbias) {
+    const ArenaScope scope(arena_);
+    void* const memory = arena_.allocate<std::byte>(norm_backward_bytes(Width, N > 0));
+    cuda::multihead_norm_backward<Heads, Width>(queue_, x, weight.data(), mean, scale, dy, dx, dweight.data(),
+                                                N > 0 ? dbias.data() : nullptr, memory);
   }
 
   // ---- element by element ----
@@ -161,10 +214,22 @@ class Backend {
   void swiglu(MatrixView<T, F> gate, MatrixView<T, F> up, MatrixView<T, F> y) {
     cuda::swiglu<T>(queue_, gate, up, y);
   }
+  /// dup may be dy itself.
+  template <Index F>
+  void swiglu_backward(MatrixView<T, F> gate, MatrixView<T, F> up, MatrixView<T, F> dy, MatrixView<T, F> dgate,
+                       MatrixView<T, F> dup) {
+    cuda::swiglu_backward<T>(queue_, gate, up, dy, dgate, dup);
+  }
   /// y = σ(ogate) ⊙ x.
   template <Index Width>
   void output_gate(MatrixView<T, Width> ogate, MatrixView<T, Width> x, MatrixView<T, Width> y) {
     cuda::output_gate<T>(queue_, ogate, x, y);
+  }
+  /// dx may be dy itself.
+  template <Index Width>
+  void output_gate_backward(MatrixView<T, Width> ogate, MatrixView<T, Width> x, MatrixView<T, Width> dy,
+                            MatrixView<T, Width> dogate, MatrixView<T, Width> dx) {
+    cuda::output_gate_backward<T>(queue_, ogate, x, dy, dogate, dx);
   }
   /// y = cap(y) in place.
   template <class Cap, Index D>
@@ -189,7 +254,54 @@ class Backend {
                                                         memory);
   }
 
+  // ---- training ----
+
+  /// As the CPU's, of fp32 logits; `targets` are the host's.
+  template <class Cap, Index V>
+  LossSum cross_entropy(MatrixView<float, V> logits, std::span<const Token> targets, double z_loss,
+                        double gradient_scale) {
+    const ArenaScope scope(arena_);
+    LossSum* const sum = arena_.allocate<LossSum>(1);
+    void* const memory = arena_.allocate<std::byte>(cross_entropy_bytes(logits.rows()));
+    cuda::cross_entropy<Cap, float>(queue_, logits, brought(targets), z_loss, gradient_scale, sum, memory);
+    return fetched(sum);
+  }
+  double squared_norm(const float* x, Index count) {
+    const ArenaScope scope(arena_);
+    double* const sum = arena_.allocate<double>(1);
+    cuda::squared_norm(queue_, x, count, sum, arena_.allocate<std::byte>(squared_norm_bytes(count)));
+    return fetched(sum);
+  }
+  void adamw(float* parameter, const float* gradient, float* first_moment, float* second_moment, Index count,
+             const AdamWStep& step) {
+    cuda::adamw(queue_, parameter, gradient, first_moment, second_moment, count, step);
+  }
+
  private:
+  /// Tokens of the host in the device's memory.
+  const Token* brought(std::span<const Token> tokens) {
+    const auto count = static_cast<Index>(tokens.size());
+    Token* const there = arena_.allocate<Token>(count);
+    queue_.upload(there, tokens.data(), count * static_cast<Index>(sizeof(Token)));
+    return there;
+  }
+  template <class Value>
+  Value fetched(const Value* there) {
+    Value value{};
+    queue_.download(&value, there, static_cast<Index>(sizeof(Value)));
+    return value;
+  }
+  /// The rows in T.
+  template <class Y, Index D>
+  MatrixView<const T, D> rounded(MatrixView<const Y, D> rows) {
+    if constexpr (std::is_same_v<Y, T>) {
+      return rows;
+    } else {
+      const auto there = arena_.matrix<T, D>(rows.rows());
+      cuda::copy<Y, T>(queue_, rows, there);
+      return there;
+    }
+  }
   template <Index In, class Matrix, class Y>
   void one_linear(MatrixView<const T, In> x, const LinearTerm<Matrix, Y, float>& term) {
     if (x.rows() == 0) return;
@@ -205,9 +317,9 @@ class Backend {
     if constexpr (std::is_same_v<Y, float>) {
       return bias;
     } else {
-      const auto rounded = arena_.matrix<Y, N>(1);
-      cuda::copy<float, Y>(queue_, MatrixView<const float, N>(bias, 1), rounded);
-      return rounded.data();
+      const auto there = arena_.matrix<Y, N>(1);
+      cuda::copy<float, Y>(queue_, MatrixView<const float, N>(bias, 1), there);
+      return there.data();
     }
   }
 
