@@ -58,15 +58,6 @@ CellGradient<double, Cell> expected_of(const CellCase<double, Cell>& c) {
   return backward_of<double, Cell>(c, c.run(), [](auto... a) { reference::mlstm_backward<Cell, double>(a...); });
 }
 
-/// Every value of a gradient, to compare bits.
-template <class Cell>
-std::vector<float> all_values(const CellGradient<float, Cell>& g) {
-  std::vector<float> all;
-  for (const auto* x : {&g.input.q, &g.input.k, &g.input.v, &g.input.igate, &g.input.fgate, &g.state.values})
-    all.insert(all.end(), x->begin(), x->end());
-  return all;
-}
-
 double largest_difference(const std::vector<float>& actual, const std::vector<double>& expected) {
   double largest = 0;
   for (std::size_t i = 0; i < actual.size(); ++i) {
@@ -130,6 +121,7 @@ TEMPLATE_TEST_CASE("cpu mLSTM backward equals plain backpropagation in double on
           const auto expected = expected_of(exact);
           for (const Form form : {Form::chunkwise, Form::recurrent, Form::parallel}) {
             for (const Index chunk : {0, 3, 33}) {
+              if (form != Form::chunkwise && chunk != 3) continue;
               INFO("length " << length << ", sequences " << sequences << ", documents " << documents << ", state "
                              << state << ", form " << static_cast<int>(form) << ", chunk " << chunk);
               const auto actual = run_cpu<Cell>(c, c.run(chunk, form), 2);
@@ -154,18 +146,5 @@ TEMPLATE_TEST_CASE("cpu mLSTM backward equals plain backpropagation in double on
         }
       }
     }
-  }
-}
-
-TEST_CASE("cpu mLSTM backward gives the same bits on any number of threads") {
-  using Cell = MLSTMCell<3, 72, 100>;
-  CaseOptions options;
-  options.length = 150;
-  options.document_probability = 0.01;
-  options.state_scale = options.dstate_scale = 1;
-  const auto c = random_case<float, Cell>(options);
-  for (const Index chunk : {8, 70}) {
-    const auto one = all_values(run_cpu<Cell>(c, c.run(chunk)));
-    for (const int threads : {2, 3, 4, 13}) CHECK(all_values(run_cpu<Cell>(c, c.run(chunk), threads)) == one);
   }
 }

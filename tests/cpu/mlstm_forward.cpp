@@ -142,23 +142,6 @@ TEST_CASE("cpu mLSTM without a state starts from zeros and drops what is left") 
   }
 }
 
-TEST_CASE("cpu mLSTM gives the same bits on any number of threads") {
-  using Cell = MLSTMCell<3, 16, 200>;
-  CaseOptions options;
-  options.length = 300;
-  options.document_probability = 0.01;
-  options.state_scale = 1;
-  const auto c = random_case<float, Cell>(options);
-  for (const Form form : {Form::chunkwise, Form::recurrent}) {
-    const auto one = run_cpu<Cell>(c, c.run(8, form));
-    for (const int threads : {2, 3, 4, 5, 13}) {
-      const auto many = run_cpu<Cell>(c, c.run(8, form), threads);
-      CHECK(many.h == one.h);
-      CHECK(many.state.values == one.state.values);
-    }
-  }
-}
-
 TEST_CASE("cpu mLSTM asks for no memory once it is warm") {
   using Cell = MLSTMCell<3, 16, 72>;
   CaseOptions options;

@@ -93,7 +93,11 @@ std::string words(const Numbers& numbers) {
 
 inline std::string model_directory(const std::string& name) { return std::string(XLSTM_TEST_DATA) + "/models/" + name; }
 
-inline const std::vector<std::string> reference_models = {"tiny-f32", "sharded-bf16", "fused-bias-f16",
-                                                          "odd-sizes-f32"};
+/// The models that the programs were compiled for: all of tests/data/models, or tiny-f32, sharded-bf16 and what else
+/// the build asked for (XLSTM_TEST_MODELS).
+inline const std::vector<std::string> reference_models = [] {
+  std::istringstream names(XLSTM_TEST_MODELS);
+  return std::vector<std::string>(std::istream_iterator<std::string>(names), {});
+}();
 
 }  // namespace programs
