@@ -109,7 +109,7 @@ void pack_codes(const Rows& weight, Index in, Index k, Index depth, Index n, Ind
 #pragma GCC unroll 16
       for (Index i = 0; i < simd::width; ++i) {
         if (i % (32 / F::bits) == 0) ahead.next_lines();
-        v[i] = reinterpret_cast<simd::Floats>(codes_of(first + i * row_bytes, half + i));
+        v[i] = _mm512_castsi512_ps(codes_of(first + i * row_bytes, half + i));
       }
       simd::transpose(v);
 #pragma GCC unroll 16
