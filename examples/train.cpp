@@ -147,6 +147,8 @@ class Run {
       restore();
       task_.remember();  // not before: flags that do not fit the run must not replace those that do
     }
+    const Index left = settings_.steps - step();
+    checkpoints_.require_space(trainer_, left / settings_.save_every + (left % settings_.save_every > 0 ? 1 : 0));
     xlstm::MetricsWriter metrics(task_.file("metrics.jsonl"), step());
     say("training ", xlstm::parameter_count<Network, B>(), " parameters on ", rows_.tokens(), " tokens, ",
         rows_.rows_in_epoch(), " rows of ", settings_.length, " an epoch, from step ", step(), " to ", settings_.steps);

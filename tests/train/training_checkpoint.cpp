@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/train/training_checkpoint.hpp"
 
+#include <limits>
+
 #include "../io/temporary_directory.hpp"
 #include "catch.hpp"
 #include "xlstm/cpu/backend.hpp"
@@ -166,4 +168,25 @@ TEST_CASE("A directory that cannot be written is an error, and what was there st
   if (std::filesystem::exists("/dev/full")) {
     CHECK_FALSE(error_of([&] { save_training("/dev/full", trainer, state_of(trainer)); }).empty());
   }
+}
+
+TEST_CASE("A run needs room for the checkpoints that stay and the one being written, before it starts") {
+  const TemporaryDirectory directory;
+  const TrainingCheckpoints checkpoints(directory.path(), 3);
+  const auto error = [&](Index saves, std::uintmax_t available) {
+    return error_of([&] { checkpoints.require_space(2500000, saves, available); });
+  };
+  CHECK(error(100, 4 * 2500000).empty());
+  CHECK(error(100, 4 * 2500000 - 1).find(": no room for 4 more checkpoints of 3 MB each: 9 MB are free") !=
+        std::string::npos);
+  CHECK(error(1, 2 * 2500000).empty());
+  CHECK_FALSE(error(1, 2 * 2500000 - 1).empty());
+  CHECK(error(0, 0).empty());
+  for (const Index step : {1, 2, 3, 4}) write_plainly(checkpoints.path_of(step), "");
+  CHECK(error(100, 2500000).empty());  // they go as new ones come
+  CHECK_FALSE(error(100, 2499999).empty());
+  const TrainingCheckpoints many(directory.path(), std::numeric_limits<Index>::max());
+  TinyTrainer<> trainer(1);
+  CHECK(error_of([&] { many.require_space(trainer, 1); }).empty());
+  CHECK(error_of([&] { many.require_space(trainer, Index{1} << 50); }).find("no room") != std::string::npos);
 }

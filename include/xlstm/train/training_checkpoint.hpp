@@ -204,6 +204,29 @@ class TrainingCheckpoints {
     }
   }
 
+  /// Error if the disk has no room for the checkpoints of a run that saves `saves` times, before it starts: those that
+  /// stay and, beside them, the one that is being written.
+  template <class Trainer>
+  void require_space(Trainer& trainer, Index saves) const {
+    std::uintmax_t bytes = 0;
+    detail::for_each_training_tensor(
+        trainer, [&](const std::string&, const auto&, const auto& values) { bytes += values.size_bytes(); });
+    std::error_code error;
+    const auto space = std::filesystem::space(directory_, error);
+    if (!error) require_space(bytes, saves, space.available);
+  }
+  /// The same for checkpoints of `bytes` bytes where `available` bytes are free.
+  void require_space(std::uintmax_t bytes, Index saves, std::uintmax_t available) const {
+    if (saves < 1) return;
+    const Index room = std::max<Index>(keep_ - std::ssize(find()), 0);
+    const auto more = static_cast<std::uintmax_t>(std::min(room, saves)) + 1;
+    if (bytes <= available / more) return;
+    constexpr std::uintmax_t megabyte = 1000000;
+    fail(io::printable(directory_.native()), ": no room for ", more, " more checkpoints of ",
+         (bytes + megabyte - 1) / megabyte, " MB each: ", available / megabyte,
+         " MB are free; make room or keep fewer checkpoints");
+  }
+
   /// Reads the newest whole one; each damaged one before it is told to `warn`. Nothing where there are none at all.
   /// Throws Error if there are some, and all are damaged.
   template <class Trainer>
