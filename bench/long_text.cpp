@@ -76,11 +76,11 @@ void measure(const char* format, int threads) {
     session.reset();
     rates.push_back(static_cast<double>(count) / seconds([&] { session.prefill(piece(0, count)); }));
   };
-  for (int i = 0; i < 2; ++i) read(other, few, short_rates);
+  for (int i = 0; i < 4; ++i) read(other, few, short_rates);
   remember("2048 tokens");
   read(far, many, long_rates);
   remember("65536 tokens");
-  for (int i = 0; i < 2; ++i) read(other, few, short_rates);
+  for (int i = 0; i < 4; ++i) read(other, few, short_rates);
   far.prefill(piece(many, far_position));
   remember("100000 tokens");
 

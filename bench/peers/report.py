@@ -49,10 +49,11 @@ def table(head, rows):
 
 
 def when(part):
-    rounds = part.get("rounds")
-    versions = ", ".join(f"{name} {version}" for name, version in part.get("versions", {}).items())
-    left_out = "".join(f" Left out: {who} ({why})." for who, why in part.get("left out", {}).items())
-    return f"{part['date']}{f', {rounds} rounds' if rounds and rounds > 1 else ''}{f'; {versions}' if versions else ''}.{left_out}"
+    facts = [part["date"]]
+    if rounds := part.get("rounds"):
+        facts.append(f"{rounds} round{'s' * (rounds > 1)}")
+    facts += [f"{name} {version}" for name, version in part.get("versions", {}).items()]
+    return ", ".join(facts) + "." + "".join(f" Left out: {who} ({why})." for who, why in part.get("left out", {}).items())
 
 
 def machine_text(result):
@@ -143,7 +144,9 @@ def operations_tables(part):
 def long_table(part):
     def row(title, speeds, few, many):
         short, long = speeds[few], speeds[many]
-        return [title, number(median(short)), number(median(long)), f"{median(long) / median(short):.3f}"]
+        in_turns = len(short) == len(long)
+        ratio = median(ratios(long, short)) if in_turns else median(long) / median(short)
+        return [title, number(median(short)), number(median(long)), f"{ratio:.3f}"]
 
     memory = part["MB resident, peak"]
     speeds = table([f"{part['weights']}, tokens/s", "short", "long", "long / short"], [
