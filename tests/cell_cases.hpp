@@ -18,6 +18,20 @@
 
 namespace xlstm::tests {
 
+/// Cells that differ from the published one in a policy.
+struct Uncapped : MLSTMPolicy {
+  using GateCap = NoSoftCap;
+};
+struct SigmoidGate : MLSTMPolicy {
+  using InputGate = SigmoidInputGate;
+};
+struct SigmoidGateUnnormalized : SigmoidGate {
+  using Normalizer = NoNormalizer;
+};
+struct Unnormalized : MLSTMPolicy {
+  using Normalizer = NoNormalizer;
+};
+
 /// What random inputs are like. A gate's pre-activations are normal with this mean and deviation.
 struct CaseOptions {
   Index sequences = 1;

@@ -4,24 +4,16 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <vector>
 
 #include "catch.hpp"
+#include "cpu/normal_values.hpp"
 #include "xlstm/cpu/backend.hpp"
 #include "xlstm/cpu/quantize.hpp"
 
 using namespace xlstm;
 
 namespace {
-
-std::vector<float> normal_values(Index count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> v(static_cast<std::size_t>(count));
-  for (float& x : v) x = normal(random);
-  return v;
-}
 
 /// A layer's weights in a backend's format, and what they stand for.
 template <QuantizedFormat F, Index Out, Index In>

@@ -16,19 +16,6 @@ namespace {
 using namespace xlstm;
 using namespace xlstm::tests;
 
-struct Uncapped : MLSTMPolicy {
-  using GateCap = NoSoftCap;
-};
-struct Sigmoid : MLSTMPolicy {
-  using InputGate = SigmoidInputGate;
-};
-struct SigmoidPlain : Sigmoid {
-  using Normalizer = NoNormalizer;
-};
-struct Unnormalized : MLSTMPolicy {
-  using Normalizer = NoNormalizer;
-};
-
 /// Runs cpu::mlstm on `threads` threads; checks that all scratch memory is given back.
 template <class Cell>
 CellOutput<float, Cell> run_cpu(const CellCase<float, Cell>& c, const Run& run, int threads = 1) {
@@ -56,8 +43,8 @@ CellOutput<float, Cell> run_training(const CellCase<float, Cell>& c, const Run& 
 }  // namespace
 
 TEMPLATE_TEST_CASE("cpu mLSTM equals the plain loops in double on awkward shapes", "", (MLSTMCell<1, 3, 5>),
-                   (MLSTMCell<3, 24, 40, Uncapped>), (MLSTMCell<2, 5, 3, Sigmoid>),
-                   (MLSTMCell<1, 17, 100, SigmoidPlain>), (MLSTMCell<2, 8, 33, Unnormalized>)) {
+                   (MLSTMCell<3, 24, 40, Uncapped>), (MLSTMCell<2, 5, 3, SigmoidGate>),
+                   (MLSTMCell<1, 17, 100, SigmoidGateUnnormalized>), (MLSTMCell<2, 8, 33, Unnormalized>)) {
   using Cell = TestType;
   CaseOptions options;
   std::uint64_t seed = 0;

@@ -15,10 +15,6 @@ namespace {
 using namespace xlstm;
 using namespace xlstm::tests;
 
-struct Uncapped : MLSTMPolicy {
-  using GateCap = NoSoftCap;
-};
-
 struct Tolerance {
   double h, state, gradient;
 };

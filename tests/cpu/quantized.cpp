@@ -5,10 +5,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <vector>
 
 #include "catch.hpp"
+#include "cpu/normal_values.hpp"
 #include "xlstm/cpu/linear.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 
@@ -44,14 +44,6 @@ struct Quantized {
     return w;
   }
 };
-
-std::vector<float> normal_values(Index count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> v(static_cast<std::size_t>(count));
-  for (float& x : v) x = normal(random);
-  return v;
-}
 
 struct Shape {
   Index out, in;

@@ -20,9 +20,6 @@ using namespace xlstm::tests;
 
 namespace {
 
-struct Uncapped : MLSTMPolicy {
-  using GateCap = NoSoftCap;
-};
 struct WithoutEps : MLSTMPolicy {
   static constexpr double eps = 0;
 };
@@ -31,15 +28,6 @@ struct UncappedWithoutEps : WithoutEps {
 };
 struct TightCapWithoutEps : WithoutEps {
   using GateCap = SoftCap<1.5>;
-};
-struct SigmoidGate : MLSTMPolicy {
-  using InputGate = SigmoidInputGate;
-};
-struct SigmoidGateUnnormalized : SigmoidGate {
-  using Normalizer = NoNormalizer;
-};
-struct Unnormalized : MLSTMPolicy {
-  using Normalizer = NoNormalizer;
 };
 struct ConstantDenominator : MLSTMPolicy {
   static constexpr bool denominator_gradient = false;

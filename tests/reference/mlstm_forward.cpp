@@ -19,20 +19,8 @@ using namespace xlstm::tests;
 
 namespace {
 
-struct Uncapped : MLSTMPolicy {
-  using GateCap = NoSoftCap;
-};
-struct SigmoidGate : MLSTMPolicy {
-  using InputGate = SigmoidInputGate;
-};
-struct SigmoidGateUnnormalized : SigmoidGate {
-  using Normalizer = NoNormalizer;
-};
 struct Sevens : MLSTMPolicy {
   static constexpr Index chunk_size = 7;
-};
-struct Unnormalized : MLSTMPolicy {
-  using Normalizer = NoNormalizer;
 };
 
 template <class Cell, class T = double>
