@@ -1,6 +1,6 @@
 # What each component of the library needs, found in one way by the build itself and by the installed package.
 #
-# xlstm_find_component(<core|io|text|device_emulation> <found_variable> <reason_variable>) looks for the component's
+# xlstm_find_component(<core|io|text|cuda|device_emulation> <found_variable> <reason_variable>) looks for the component's
 # dependencies and says in reason_variable, in one line, what is missing and which Debian or Ubuntu package has it.
 
 macro(_xlstm_find_library name header library package found reason)
@@ -47,6 +47,14 @@ macro(xlstm_find_component component found reason)
   elseif("${component}" STREQUAL "text")
     _xlstm_find_library(pcre2 pcre2.h pcre2-8 libpcre2-dev ${found} ${reason})
     _xlstm_find_library(utf8proc utf8proc.h utf8proc libutf8proc-dev ${found} ${reason})
+  elseif("${component}" STREQUAL "cuda")
+    if(NOT TARGET CUDA::cublasLt OR NOT TARGET CUDA::cudart)
+      find_package(CUDAToolkit 13.0 QUIET)
+    endif()
+    if(NOT TARGET CUDA::cublasLt OR NOT TARGET CUDA::cudart)
+      set(${found} FALSE)
+      string(APPEND ${reason} "the CUDA toolkit 13.0 with cuBLASLt was not found (set CUDAToolkit_ROOT to its folder). ")
+    endif()
   elseif("${component}" STREQUAL "device_emulation")
     if(NOT TARGET Boost::context)
       find_package(Boost 1.74 QUIET CONFIG COMPONENTS context)
@@ -57,6 +65,6 @@ macro(xlstm_find_component component found reason)
     endif()
   else()
     set(${found} FALSE)
-    set(${reason} "there is no component '${component}' (core, io, text, device_emulation). ")
+    set(${reason} "there is no component '${component}' (core, io, text, cuda, device_emulation). ")
   endif()
 endmacro()

@@ -39,6 +39,7 @@ const command_line::Program program = {
               {"weights", "stored|f32|bf16|int8|int4", weights_help},
               {"logits", "FILE", "where to write the logits: tensors logits.K (S, vocab), F32, for line K from 0"},
               {"json", "", "the result as one JSON object"},
+              {"device", "DEVICE", device_help},
               {"threads", "N", "how many threads (one for every core)"}},
     .notes =
         "A line's first token is not predicted. Lines of less than two tokens, empty ones too, count among the\n"
@@ -96,7 +97,7 @@ void score(const Model& model, const Options& options, Index number, Sequence& s
   const Index chunk = options.form == Form::chunkwise ? std::clamp<Index>(options.chunk_size, 1, most) : 1;
   const Index slice = most / chunk * chunk;
   const auto lease = model.lease();
-  std::vector<typename Model::State> state(static_cast<std::size_t>(Model::state_size), 0);
+  auto state = model.new_state();
   auto* slot = state.data();
   const std::string name = "logits." + std::to_string(number);
   const std::span<const Token> tokens = sequence.tokens;
@@ -110,10 +111,15 @@ void score(const Model& model, const Options& options, Index number, Sequence& s
       const Index position = begin + first;
       const Index rows = std::min(logits.rows(), length - 1 - position);  // what the last token predicts is unknown
       nll.assign(static_cast<std::size_t>(logits.rows()), 0.0);
-      lease->threads().parallel_for(rows, [&](Index r, int) {
+      const auto score_row = [&](Index r, int) {
         nll[static_cast<std::size_t>(r)] = negative_log_likelihood(logits.row(r), Model::vocab_size,
                                                                    tokens[static_cast<std::size_t>(position + r + 1)]);
-      });
+      };
+      if constexpr (requires { lease->threads(); }) {
+        lease->threads().parallel_for(rows, score_row);
+      } else {
+        xlstm::SerialExecutor().parallel_for(rows, score_row);
+      }
       for (const double x : nll) sequence.nll += x;
       if (logits_file == nullptr) return;
       for (Index r = 0; r < logits.rows(); ++r) {

@@ -47,6 +47,7 @@ const command_line::Program program = {
               {"weights", "stored|f32|bf16|int8|int4", weights_help},
               {"save-session", "FILE", "where to save the conversation when it has ended"},
               {"load-session", "FILE", "continue a saved conversation; no bos is put before the prompt"},
+              {"device", "DEVICE", device_help},
               {"threads", "N", "how many threads (one for every core)"}},
     .notes =
         "With --load-session the prompt may be empty: the conversation goes on where it ended. A saved conversation "

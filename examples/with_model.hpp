@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // From a checkpoint to the model that was compiled for it. A program is compiled for a list of sizes
 // (xlstm/compiled_models.hpp, written by CMake from XLSTM_PRESETS and XLSTM_MODELS) and for the types in which weights
-// may be stored; which of them runs, the checkpoint and --weights say.
+// may be stored; which of them runs, the checkpoint and --weights say. Compiled with CUDA (XLSTM_CUDA), models run on a
+// GPU too, where --device says so.
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <system_error>
 
@@ -15,6 +17,30 @@
 #include "xlstm/generate/session.hpp"
 #include "xlstm/io/checkpoint.hpp"
 #include "xlstm/io/load.hpp"
+#if defined(XLSTM_WITH_CUDA)
+#include "xlstm/cuda/runtime.hpp"
+#endif
+
+/// What --device says in every program that has it.
+inline constexpr std::string_view device_help = "where to compute: cpu (the default), cuda or cuda:N, the Nth GPU";
+
+/// --device: the number of a GPU, or none for the CPU. UsageError for anything else; Error where this program knows no
+/// GPU.
+inline std::optional<int> gpu(const command_line::Arguments& arguments) {
+  const std::string device = arguments.text("device", "cpu");
+  if (device == "cpu") return std::nullopt;
+  const auto number = device == "cuda" ? std::optional(0)
+                                       : command_line::parse_number<int>(device.starts_with("cuda:") ? device.substr(5)
+                                                                                                     : std::string());
+  if (!number || *number < 0) {
+    command_line::wrong_usage("--device is \"", xlstm::io::printable(device, 60), "\", expected cpu, cuda or cuda:N");
+  }
+#if !defined(XLSTM_WITH_CUDA)
+  xlstm::fail("--device ", device, ": this program was compiled without CUDA, expected --device cpu; ",
+              "compile again with cmake -S . -B build -DXLSTM_CUDA=ON");
+#endif
+  return number;
+}
 
 /// What --weights says in every program that has it.
 inline constexpr std::string_view weights_help =
@@ -35,12 +61,26 @@ inline std::string weights_type(const command_line::Arguments& arguments, const 
   return type == xlstm::DType::f32 ? "f32" : type == xlstm::DType::bf16 ? "bf16" : "f16";
 }
 
-/// Calls use(model) with the checkpoint's model, its weights as --weights says. Error if this program was not compiled
-/// for its size.
+/// Calls use(model) with the checkpoint's model, its weights as --weights says, on the device of --device. Error if
+/// this program was not compiled for its size or the device.
 template <class Use>
 void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoint& checkpoint, Use&& use) {
+  const std::optional<int> device = gpu(arguments);
   const std::string type = weights_type(arguments, checkpoint);
+  if (device && (type == "int8" || type == "int4")) {
+    xlstm::fail("--device ", arguments.text("device"), ": ", type,
+                " weights are for the CPU, expected f32, bf16 or f16");
+  }
   const auto run = [&]<xlstm::ModelConfig config>() {
+#if defined(XLSTM_WITH_CUDA)
+    const auto run_on_gpu = [&]<class W>() {
+      using Model = xlstm::LanguageModel<config, xlstm::cuda::Backend<W>>;
+      use(Model::load(checkpoint, {.device = *device}));
+    };
+    if (device && type == "f32") return run_on_gpu.template operator()<float>();
+    if (device && type == "bf16") return run_on_gpu.template operator()<xlstm::bf16>();
+    if (device) return run_on_gpu.template operator()<xlstm::f16>();
+#endif
     const auto run_with = [&]<class W, class Activations = xlstm::cpu::FloatActivations>() {
       using Model = xlstm::LanguageModel<config, xlstm::cpu::Backend<W, Activations>>;
       using Network = typename Model::Network;

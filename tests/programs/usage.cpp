@@ -35,6 +35,9 @@ TEST_CASE("wrong usage is status 2 and one line with the usage", "[programs]") {
   check_refused(run("generate", {"--model", model, "--top-p", "1.5"}), 2, "expected a number from 0 to 1");
   check_refused(run("generate", {"--model", model, "--threads", "0"}), 2, "--threads");
   check_refused(run("generate", {"--model", model, "--weights", "f8"}), 2, "expected one of");
+  check_refused(run("generate", {"--model", model, "--device", "tpu"}), 2, "expected cpu, cuda or cuda:N");
+  check_refused(run("generate", {"--model", model, "--device", "cuda:"}), 2, "expected cpu, cuda or cuda:N");
+  check_refused(run("generate", {"--model", model, "--device", "cuda:-1"}), 2, "expected cpu, cuda or cuda:N");
   check_refused(run("generate", {"--model", model, "--prompt", "a", "--prompt-file", "b"}), 2, "exclude each other");
   check_refused(run("generate", {"--model", model, "--ids", "--stop", "a"}), 2, "--stop");
   check_refused(run("evaluate", {"--model", model}), 2, "--text or --ids is missing");
@@ -62,4 +65,11 @@ TEST_CASE("standard output that cannot be written is an error", "[programs]") {
   CHECK(result.status == 1);
   CHECK(programs::one_line(result.err));
   CHECK(result.err.find("standard output") != std::string::npos);
+}
+
+TEST_CASE("a device that a program or machine has not is an error", "[programs]") {
+  const std::string model = std::string(XLSTM_TEST_DATA) + "/models/tiny-f32";
+  check_refused(run("generate", {"--model", model, "--prompt", "a", "--device", "cuda:999"}), 1, "cuda");
+  check_refused(run("generate", {"--model", model, "--prompt", "a", "--device", "cuda", "--weights", "int8"}), 1,
+                "cuda");
 }
