@@ -16,7 +16,7 @@ import contest
 arguments = contest.arguments(__doc__, 3)
 os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 B, H, S, Q, V = 1, 8, 2048, 256, 512
-result = {**contest.started(rounds=arguments.rounds, threads=arguments.threads), "sizes": dict(B=B, H=H, S=S, Q=Q, V=V), "versions": {}, "left out": {}}
+result = contest.started(arguments, sizes=dict(B=B, H=H, S=S, Q=Q, V=V))
 
 
 def ours(filter_):

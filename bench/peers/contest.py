@@ -23,7 +23,8 @@ def arguments(description, rounds, *more):
 
 def program(*command):
     """What a program prints as JSON."""
-    return json.loads(subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True).stdout)
+    words = [str(word) for word in command]
+    return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def benchmarks(path, threads, filter_, *options):
@@ -46,7 +47,7 @@ def versions(*packages):
 def leave_out(result, who, why):
     """Says that a peer does not take part, on the terminal and in the result."""
     print(f"left out: {who}: {why}", flush=True)
-    result.setdefault("left out", {})[who] = why
+    result["left out"][who] = why
 
 
 def in_turns(rounds, contestants):
@@ -58,9 +59,13 @@ def in_turns(rounds, contestants):
     return samples
 
 
-def started(**facts):
-    """The start of a result."""
-    return {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), **facts}
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def started(options, **facts):
+    """The start of a script's result."""
+    return {"date": now(), "rounds": options.rounds, "threads": options.threads, **facts, "versions": {}, "left out": {}}
 
 
 def save(path, result):

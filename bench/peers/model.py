@@ -20,7 +20,7 @@ import contest
 arguments = contest.arguments(
     __doc__, 3, ("--torch", dict(action="store_true")), ("--compile", dict(action="store_true")), ("--llama-bench", {}),
     ("--llama", dict(type=pathlib.Path)))
-result = contest.started(rounds=arguments.rounds, threads=arguments.threads)
+result = contest.started(arguments)
 bandwidth = {}  # weights → share of the measured read bandwidth in decoding, of every round
 
 
@@ -84,8 +84,6 @@ def pytorch(dtype, compiled):
     return run
 
 
-result["versions"] = {}
-result["left out"] = {}
 lacking = contest.missing("torch", "transformers", "xlstm", "mlstm_kernels")
 if (arguments.torch or arguments.compile) and lacking:
     contest.leave_out(result, "PyTorch", f"{', '.join(lacking)} not installed")

@@ -76,8 +76,8 @@ def speeds_table(part, work):
             beside = [peer, number(median(speeds[peer])), spread(ratios(mine, speeds[peer]), 2)] if peer else ["", "", ""]
             rows.append(first + beside)
             first = [""] * len(first)
-    head = ["weights", "tokens/s"] + (["of read bandwidth"] if work == "decode" else []) + ["beside", "tokens/s", "ours / theirs"]
-    return table(head, rows)
+    share = ["of read bandwidth"] if work == "decode" else []
+    return table(["weights", "tokens/s", *share, "beside", "tokens/s", "ours / theirs"], rows)
 
 
 def batch_table(part):
@@ -121,7 +121,8 @@ def training_table(part):
         beside = ["", "", ""]
         if peer:
             memory = max(run["peak GB"]["ours"]) / max(run["peak GB"][peer])
-            beside = [cost(run, peer), f"{spread(ratios(run['seconds']['ours'], run['seconds'][peer]), 2)} ×", f"{memory:.2f} ×"]
+            time = spread(ratios(run["seconds"]["ours"], run["seconds"][peer]), 2)
+            beside = [cost(run, peer), f"{time} ×", f"{memory:.2f} ×"]
         rows.append([title, cost(run, "ours"), *beside])
     peer = next((peer for _, _, peer in training_rows(part) if peer), "PyTorch")
     return table(["", "ours", peer, "time, ours / theirs", "peak memory, ours / theirs"], rows)
@@ -133,10 +134,11 @@ def operations_tables(part):
         for a_pass in run["passes"]:
             rows = []
             for row in a_pass["operations"]:
-                floor = row["floor us"]
-                rows.append([row["name"], str(row["calls"] or ""), f"{row['us']:.1f}", f"{100 * row['us'] / a_pass['us']:.1f} %",
-                             f"{floor:.1f}" if floor else "", f"{row['us'] / floor:.2f}" if floor else ""])
-            texts.append(f"{a_pass['title']}: {a_pass['us'] / 1e3:.3f} ms ({run['GB/s']} GB/s, {run['fp32 GFLOP/s']} GFLOP/s)\n\n" +
+                time, floor = row["us"], row["floor us"]
+                rows.append([row["name"], str(row["calls"] or ""), f"{time:.1f}", f"{100 * time / a_pass['us']:.1f} %",
+                             *([f"{floor:.1f}", f"{time / floor:.2f}"] if floor else ["", ""])])
+            ceilings = f"{run['GB/s']} GB/s, {run['fp32 GFLOP/s']} GFLOP/s"
+            texts.append(f"{a_pass['title']}: {a_pass['us'] / 1e3:.3f} ms ({ceilings})\n\n" +
                          table(["operation", "calls", "µs", "share", "floor, µs", "time / floor"], rows))
     return "\n\n".join(texts)
 
@@ -233,9 +235,12 @@ def bars(path, title, groups):
 def speed_groups(speeds):
     for weights, peers in PEERS.items():
         mine = speeds[f"xlstm {weights}"]
-        yield [(f"xlstm {weights}", median(mine), number(median(mine)))] + [
-            (peer, median(speeds[peer]), f"{number(median(speeds[peer]))}  (ours {median(ratios(mine, speeds[peer])):.2f} ×)")
-            for peer in peers if peer in speeds]
+        group = [(f"xlstm {weights}", median(mine), number(median(mine)))]
+        for peer in peers:
+            if theirs := speeds.get(peer):
+                label = f"{number(median(theirs))}  (ours {median(ratios(mine, theirs)):.2f} ×)"
+                group.append((peer, median(theirs), label))
+        yield group
 
 
 def duration(seconds):
@@ -263,10 +268,10 @@ def plots(result, stem):
     threads = result["machine"]["threads"]
     if part := result.get("model"):
         speeds = part["tokens/s"]
-        bars(stem.with_name(f"{stem.name}-decode.svg"), f"Decode of one session, tokens/s, 160M parameters, {threads} threads",
-             speed_groups(speeds["decode"]))
-        bars(stem.with_name(f"{stem.name}-prefill.svg"), f"Prefill of 512 tokens, tokens/s, 160M parameters, {threads} threads",
-             speed_groups(speeds["prefill 512"]))
+        for name, work, title in (("decode", "decode", "Decode of one session"),
+                                  ("prefill", "prefill 512", "Prefill of 512 tokens")):
+            bars(stem.with_name(f"{stem.name}-{name}.svg"), f"{title}, tokens/s, 160M parameters, {threads} threads",
+                 speed_groups(speeds[work]))
     if groups := list(time_groups(result)):
         bars(stem.with_name(f"{stem.name}-time.svg"), "Time beside the published PyTorch code's",
              groups)

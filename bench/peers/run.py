@@ -37,6 +37,8 @@ arguments = parser.parse_args()
 parts = arguments.only.split(",")
 if unknown := set(parts) - set(PARTS):
     parser.error(f"--only {','.join(sorted(unknown))}: expected some of {','.join(PARTS)}")
+if not (arguments.programs / "machine").exists():
+    parser.error(f"{arguments.programs}: expected the folder of the benchmark programs (bench/peers/README.md)")
 
 
 def cpu():
@@ -73,12 +75,12 @@ def of_training():
 
 def of_operations():
     formats = ("bf16", "int8")
-    return {**contest.started(), "runs": [contest.program(arguments.programs / "operations", "--json",
-                                                          arguments.threads, weights) for weights in formats]}
+    return {"date": contest.now(), "runs": [contest.program(arguments.programs / "operations", "--json",
+                                                            arguments.threads, weights) for weights in formats]}
 
 
 def of_long():
-    return {**contest.started(), **contest.program(arguments.programs / "long_text", arguments.threads, "bf16")}
+    return {"date": contest.now(), **contest.program(arguments.programs / "long_text", arguments.threads, "bf16")}
 
 
 compiled = [] if arguments.no_compile else ["--compile"]

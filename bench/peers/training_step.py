@@ -19,7 +19,7 @@ arguments = contest.arguments(
     __doc__, 3, ("--model", dict(choices=["small", "160M"], default="small")),
     ("--compile", dict(action="store_true", help="torch.compile (minutes of compiling, the first time)")))
 os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-result = {**contest.started(rounds=arguments.rounds, threads=arguments.threads), "model": arguments.model, "versions": {}, "left out": {}}
+result = contest.started(arguments, model=arguments.model)
 
 
 def ours():
