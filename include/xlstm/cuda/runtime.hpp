@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // A GPU for cuda::Backend: memory and streams of the CUDA runtime, matrix products of cuBLASLt (its documentation:
-// cublasLtMatmul). For a translation unit that nvcc compiles, or clang as CUDA; links cudart and cublasLt.
+// cublasLtMatmul). Empty but in a translation unit that nvcc compiles, or clang as CUDA; links cudart and cublasLt.
 #pragma once
 
-#if !defined(__CUDACC__)
-#error "xlstm: xlstm/cuda/runtime.hpp is for translation units that nvcc compiles, or clang as CUDA (docs/cuda.md)"
-#endif
+#include "xlstm/cuda/backend.hpp"
+#include "xlstm/cuda/device_runtime.hpp"
+#include "xlstm/cuda/launch.hpp"
+
+#if defined(__CUDACC__)
 
 #include <cublasLt.h>
 #include <cuda_runtime.h>
@@ -15,10 +17,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-
-#include "xlstm/cuda/backend.hpp"
-#include "xlstm/cuda/device_runtime.hpp"
-#include "xlstm/cuda/launch.hpp"
 
 namespace xlstm::cuda {
 
@@ -289,3 +287,5 @@ class Runtime::Queue {
 static_assert(DeviceRuntime<Runtime>);
 
 }  // namespace xlstm::cuda
+
+#endif
