@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The linear layer y = x Wᵀ + bias and its backward on the CPU. Weights are (out, in) in any format that WeightRows
-// reads (storage.hpp, quantized_rows.hpp), used where they lie; arithmetic is fp32: dx = dy W, dW = dyᵀ x, dbias =
-// Σ_rows dy.
+// reads (storage.hpp, quantized_rows.hpp), used where they lie; arithmetic is fp32, or of its precision (amx_tiles.hpp):
+// dx = dy W, dW = dyᵀ x, dbias = Σ_rows dy. Integer products of rounded inputs are in int8_activations.hpp and
+// integer_product.hpp.
 //
 // Results do not depend on the number of threads, bit for bit. A row's result does not depend on what the other rows
 // hold; it depends on how many there are only in the order of its additions: up to `few_rows` rows, and above, the sums
@@ -111,8 +112,8 @@ struct WeightTask {
 
 namespace detail {
 
-/// All tasks' rows of weights in one parallel region, in pieces of contiguous memory: 128 KiB each keep the memory
-/// busy; where that would be too few for the threads to share evenly, smaller ones.
+/// All tasks' rows of weights in one parallel region, in pieces of contiguous memory: up to 512 KiB, which is
+/// long for a core's prefetchers; where that would be too few for the threads to share evenly, smaller ones.
 template <Executor Exec>
 void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const WeightTask> tasks) {
   const ArenaScope scope(arena);
@@ -122,7 +123,7 @@ void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std:
   const RowPanels panels(arena, x, any(false), any(true));
   Index bytes = 0;
   for (const auto& task : tasks) bytes += task.out * task.weight.row_bytes();
-  const Index piece_bytes = std::clamp<Index>(bytes / (8 * exec.size()), Index{1} << 15, Index{1} << 17);
+  const Index piece_bytes = std::clamp<Index>(bytes / (4 * exec.size()), Index{1} << 15, Index{1} << 19);
   const auto piece_rows = [piece_bytes](const WeightTask& task) {
     return round_up(std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes())), 24);
   };
