@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The linear layer y = x Wᵀ + bias and its backward on the CPU. Weights are (out, in) in any format that WeightRows
-// reads (storage.hpp, quantized_rows.hpp), used where they lie; arithmetic is fp32, or of its precision (amx_tiles.hpp):
-// dx = dy W, dW = dyᵀ x, dbias = Σ_rows dy. Integer products of rounded inputs are in int8_activations.hpp and
-// integer_product.hpp.
+// reads (storage.hpp, quantized_rows.hpp), used where they lie; arithmetic is fp32, or of its precision
+// (amx_tiles.hpp): dx = dy W, dW = dyᵀ x, dbias = Σ_rows dy. Integer products of rounded inputs are in
+// int8_activations.hpp and integer_product.hpp.
 //
 // Results do not depend on the number of threads, bit for bit. A row's result does not depend on what the other rows
 // hold; it depends on how many there are only in the order of its additions: up to `few_rows` rows, and above, the sums
