@@ -31,7 +31,7 @@ constexpr Index loss_slice_rows(Index rows, Index vocab_size, Index slice_bytes)
 template <class Network, class B>
 LossSum loss(B& backend, const typename Network::template Parameters<B>& p, Input<B, Network::embedding_dim> hidden,
              std::span<const Token> targets, const LossOptions& options = {}) {
-  using T = typename B::Arithmetic;
+  using T = Precise<B>;
   constexpr Index vocab_size = Network::vocab_size;
   ArenaScope scope(backend.arena());
   const Index slice = loss_slice_rows<T>(hidden.rows(), vocab_size, options.slice_bytes);
@@ -53,7 +53,7 @@ template <class Network, class B>
 LossSum loss_backward(B& backend, const typename Network::template Parameters<B>& p, Gradients<B, Network>& g,
                       Input<B, Network::embedding_dim> hidden, std::span<const Token> targets,
                       const LossOptions& options, double gradient_scale, Output<B, Network::embedding_dim> dhidden) {
-  using T = typename B::Arithmetic;
+  using T = Precise<B>;
   constexpr Index vocab_size = Network::vocab_size;
   ArenaScope scope(backend.arena());
   const Index slice = loss_slice_rows<T>(hidden.rows(), vocab_size, options.slice_bytes);
@@ -68,7 +68,7 @@ LossSum loss_backward(B& backend, const typename Network::template Parameters<B>
     sum += backend.template cross_entropy<typename Network::Cap>(
         z, targets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)), options.z_loss,
         gradient_scale);
-    const Input<B, vocab_size> dz = z;
+    const MatrixView<const T, vocab_size> dz = z;
     backend.linear_backward_weight(rows, dz, Network::head(g), no_bias);
     backend.linear_backward_input(dz, Network::head(p), dhidden.middle_rows(first, n), false);
   }
