@@ -3,8 +3,9 @@
 // exactly the sum of three bf16 parts, x = x₀ + x₁ + x₂ (its leading 8 bits, the next 8, the last 8), and a product is
 //   a·b = a₀b₀ + (a₀b₁ + a₁b₀) + (a₀b₂ + a₁b₁ + a₂b₀) + terms below 2^-21 |a·b|, 2^-24 on average,
 // which are left out: six products of bf16, each sixteen times as fast as one in fp32. Weights of fewer bits have fewer
-// parts, bf16 one. (The splitting
-// goes back to Dekker, Numerische Mathematik 18, 1971; for such units: Henry, Tang and Heinecke, arXiv 1904.06376.)
+// parts, bf16 one.
+// (The splitting goes back to Dekker, Numerische Mathematik 18, 1971; for such units: Henry, Tang and Heinecke, arXiv
+// 1904.06376.)
 // Unlike in fp32, infinite elements give NaN, and parts below 2^-126 are zero.
 #pragma once
 
