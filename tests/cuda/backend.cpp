@@ -335,6 +335,7 @@ TEST_CASE("the cell in every form, in one step, of a batch, with documents insid
 
 TEST_CASE("the cell without states begins from zeros, and keeps none", "[cuda]") {
   check_mlstm<float>(Form::recurrent, 2, 3, 0, false, false, 1e-5);
+  check_mlstm<float>(Form::recurrent, 2, 5, 0, true, false, 1e-5);
   check_mlstm<float>(Form::chunkwise, 1, 5, 4, false, false, 1e-5);
 }
 

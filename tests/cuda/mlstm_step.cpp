@@ -50,9 +50,10 @@ class Batch {
     std::vector<double> expected_h(h.size());
     const std::uint8_t* starts = forgets.empty() ? nullptr : forgets.data();
 
-    cuda::mlstm_step<Cell, T, float, H>(
-        stream_, {q.data(), sequences_}, {k.data(), sequences_}, {v.data(), sequences_}, {igate.data(), sequences_},
-        {fgate.data(), sequences_}, {found_slots_.data(), offset_}, starts, {h.data(), sequences_}, tickets_.data());
+    cuda::mlstm_step<Cell, T, float, H>(stream_, {q.data(), sequences_}, {k.data(), sequences_}, {v.data(), sequences_},
+                                        {igate.data(), sequences_}, {fgate.data(), sequences_},
+                                        {found_slots_.data(), offset_}, {starts, sequences_}, {h.data(), sequences_},
+                                        tickets_.data());
 
     const auto wq = wide(q), wk = wide(k), wv = wide(v), wi = wide(igate), wf = wide(fgate);
     const xlstm::MLSTMInput<const double, Cell> in{{wq.data(), sequences_},

@@ -73,21 +73,13 @@ class Backend {
 
   // ---- between host and device ----
 
-  /// The run with `starts` in the device's memory; (length, sequences) where the form is recurrent.
+  /// The run with `starts` in the device's memory.
   Run upload(const Run& run) {
     queue_.activate();
     Run there = run;
     if (run.starts == nullptr) return there;
-    const std::uint8_t* from = run.starts;
-    if (run.form == Form::recurrent && run.sequences > 1) {
-      auto* const transposed = arena_.records<std::uint8_t>(run.rows());
-      for (Index b = 0; b < run.sequences; ++b) {
-        for (Index t = 0; t < run.length; ++t) transposed[t * run.sequences + b] = run.starts[b * run.length + t];
-      }
-      from = transposed;
-    }
     auto* const starts = arena_.allocate<std::uint8_t>(run.rows());
-    queue_.upload(starts, from, run.rows());
+    queue_.upload(starts, run.starts, run.rows());
     there.starts = starts;
     return there;
   }
@@ -331,10 +323,11 @@ class Backend {
     const auto tokens = [&]<class V>(const V& all, Index t) {  // row b: token t of sequence b
       return V(all.row(t), run.sequences, all.cols(), run.length * all.stride());
     };
+    const MatrixView<const std::uint8_t, 1> starts(run.starts, run.rows());
     for (Index t = 0; t < run.length; ++t) {
-      mlstm_step<Cell, T, float, T>(
-          queue_, tokens(in.q, t), tokens(in.k, t), tokens(in.v, t), tokens(in.igate, t), tokens(in.fgate, t), state,
-          run.starts != nullptr ? run.starts + t * run.sequences : nullptr, tokens(h, t), tickets);
+      mlstm_step<Cell, T, float, T>(queue_, tokens(in.q, t), tokens(in.k, t), tokens(in.v, t), tokens(in.igate, t),
+                                    tokens(in.fgate, t), state, run.starts != nullptr ? tokens(starts, t) : starts,
+                                    tokens(h, t), tickets);
     }
   }
   /// Zeros, which the step's kernel leaves as zeros.

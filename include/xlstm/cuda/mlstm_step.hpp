@@ -30,7 +30,7 @@ struct MLSTMStepKernel {
   MatrixView<const Gate, Cell::heads> igate;
   MatrixView<const Gate, Cell::heads> fgate;
   StateSlots<float> state;
-  const std::uint8_t* starts;
+  MatrixView<const std::uint8_t, 1> starts;
   MatrixView<H, Cell::v_width> h;
   unsigned* tickets;
 
@@ -59,7 +59,7 @@ struct MLSTMStepKernel {
     const int tile = thread.block_index().x % tiles;
     const int head = thread.block_index().x / tiles % static_cast<int>(Cell::heads);
     const int sequence = thread.block_index().x / tiles / static_cast<int>(Cell::heads);
-    const bool fresh = starts != nullptr && starts[sequence] != 0;
+    const bool fresh = starts.data() != nullptr && *starts.row(sequence) != 0;
     float* whole = state[sequence];
     float* n = whole + Cell::n_offset + head * Q;
     float* m = whole + Cell::m_offset + head;
@@ -188,13 +188,13 @@ struct MLSTMStepKernel {
 };
 
 /// h (B, H·V) from one token of each of B sequences; states in place. `state.slots` is in device memory, and each slot
-/// is aligned to 16 bytes. `starts` (B), or null: non-zero where a document starts. `tickets` (B, H): zeros, and zeros
-/// again afterwards.
+/// is aligned to 16 bytes. `starts` (B, 1), or its data null: non-zero where a document starts. `tickets` (B, H):
+/// zeros, and zeros again afterwards.
 template <class Cell, class T, class Gate, class H, Launcher L>
 void mlstm_step(L& launcher, MatrixView<const T, Cell::qk_width> q, MatrixView<const T, Cell::qk_width> k,
                 MatrixView<const T, Cell::v_width> v, MatrixView<const Gate, Cell::heads> igate,
-                MatrixView<const Gate, Cell::heads> fgate, StateSlots<float> state, const std::uint8_t* starts,
-                MatrixView<H, Cell::v_width> h, unsigned* tickets) {
+                MatrixView<const Gate, Cell::heads> fgate, StateSlots<float> state,
+                MatrixView<const std::uint8_t, 1> starts, MatrixView<H, Cell::v_width> h, unsigned* tickets) {
   const auto launch = [&]<int Width>() {
     using K = MLSTMStepKernel<Cell, T, Gate, H, Width>;
     const Index blocks = q.rows() * Cell::heads * K::tiles;
