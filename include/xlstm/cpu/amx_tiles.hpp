@@ -107,13 +107,6 @@ struct AmxTiles {
     }
   }
 
-  /// Of an operand that packs itself.
-  template <class B>
-  requires requires(const B& b, Element* panels) { b.pack(0, 0, 0, 0, panels); }
-  static void pack_b(const B& b, Index k, Index depth, Index n, Index count, Element* panels) {
-    b.pack(k, depth, n, count, panels);
-  }
-
   // ---- the product
 
   /// As VectorTiles::Product.

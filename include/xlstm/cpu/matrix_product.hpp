@@ -32,6 +32,16 @@ struct ProductTask {
 
 namespace detail {
 
+/// Rows [k, k + depth) and columns [n, n + count) of B as panels; AnyWeightRows packs itself.
+template <class Tiles, class B>
+void pack_b(const B& b, Index k, Index depth, Index n, Index count, typename Tiles::Element* panels) {
+  if constexpr (requires { b.pack(k, depth, n, count, panels); }) {
+    b.pack(k, depth, n, count, panels);
+  } else {
+    Tiles::pack_b(b, k, depth, n, count, panels);
+  }
+}
+
 /// C_t (+)= A·B_t for all tasks t with the tiles named.
 template <class Tiles, class A, class B, Executor Exec>
 void tiled_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth, std::span<const ProductTask<B>> tasks) {
@@ -96,7 +106,7 @@ void tiled_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth, 
         for (Index k = k0; k == k0 || k < last_k; k += Tiles::block_k) {
           const Index d = std::min(Tiles::block_k, last_k - k);
           const Index first = s.first * Tiles::tile_n;
-          Tiles::pack_b(task.b, k, d, first, std::min(s.count * Tiles::tile_n, task.n - first), my_b);
+          pack_b<Tiles>(task.b, k, d, first, std::min(s.count * Tiles::tile_n, task.n - first), my_b);
           const Index b_step = Tiles::b_size(d, Tiles::parts(task.b));
           for (Index p = first_panel; p < last_panel; ++p) {
             const Element* const my_a =

@@ -135,13 +135,6 @@ struct VectorTiles {
     }
   }
 
-  /// Of an operand that packs itself.
-  template <class B>
-  requires requires(const B& b, float* panels) { b.pack(0, 0, 0, 0, panels); }
-  static void pack_b(const B& b, Index k, Index depth, Index n, Index count, float* panels) {
-    b.pack(k, depth, n, count, panels);
-  }
-
   // ---- the product
 
   /// One tile of C: c (+)= a·b, where `count_m` × `count_n` elements are inside the matrix. Without `add` the tile
