@@ -245,10 +245,38 @@ TEST_CASE("a row's result depends on no other row, and on their number by roundi
   }
 }
 
+TEST_CASE("the products of up to 32 rows with bf16 weights: as precise and as independent of each other", "[linear]") {
+  std::mt19937 random(9);
+  ThreadPool pool(2);
+  Arena arena;
+  for (const Index in : {Index{31}, Index{64}, Index{161}}) {
+    for (const Index out : {Index{6}, Index{47}, Index{115}, Index{700}}) {
+      const auto weight = random_weights<bf16>(out * in, random);
+      const Matrix x = Matrix(cpu::few_rows, in, 1).fill(random);
+      Matrix all(cpu::few_rows, out);
+      cpu::linear(pool, arena, x.view(), weight.data(), out, in, nullptr, all.view());
+      for (Index rows = 1; rows <= cpu::few_rows; ++rows) {
+        Matrix y(rows, out, 3);
+        cpu::linear(pool, arena, x.view().middle_rows(0, rows), weight.data(), out, in, nullptr, y.view());
+        CAPTURE(in, out, rows);
+        REQUIRE(y.border_untouched());
+        REQUIRE(worst(y, in, [&](Index i, Index j, Index k) {
+                  if (k < 0) return 0.0;
+                  return double{x(i, k)} * static_cast<double>(float{weight[static_cast<std::size_t>(j * in + k)]});
+                }) <= 1);
+        if (rows < cpu::AmxRowTuning::least_rows) continue;
+        for (Index i = 0; i < rows; ++i) {
+          for (Index j = 0; j < out; ++j) REQUIRE(y(i, j) == all(i, j));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("weights lie where the file put them: at two-byte alignment, up to its last byte", "[linear]") {
   std::mt19937 random(6);
   const Index out = 13, in = 21;
-  for (const Index rows : {Index{1}, Index{40}}) {
+  for (const Index rows : {Index{1}, Index{8}, Index{40}}) {
     const auto weight = random_weights<bf16>(out * in, random);
     std::vector<bf16> shifted(weight.size() + 1);
     std::copy(weight.begin(), weight.end(), shifted.begin() + 1);
@@ -266,18 +294,23 @@ TEST_CASE("weights lie where the file put them: at two-byte alignment, up to its
 TEST_CASE("an infinity or NaN in one row stays in that row", "[linear]") {
   std::mt19937 random(7);
   const Index in = 33, out = 20;
-  const auto weight = random_weights<float>(out * in, random);
-  for (const Index rows : {Index{3}, Index{40}}) {
-    Matrix x = Matrix(rows, in).fill(random);
-    x(1, 32) = std::numeric_limits<float>::quiet_NaN();
-    Matrix y(rows, out);
-    SerialExecutor serial;
-    Arena arena;
-    cpu::linear(serial, arena, x.view(), weight.data(), out, in, nullptr, y.view());
-    for (Index i = 0; i < rows; ++i) {
-      for (Index j = 0; j < out; ++j) REQUIRE(std::isnan(y(i, j)) == (i == 1));
+  const auto check = [&](const auto& weight) {
+    for (const Index rows : {Index{3}, Index{9}, Index{60}}) {
+      for (const float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+        Matrix x = Matrix(rows, in).fill(random);
+        x(1, 32) = value;
+        Matrix y(rows, out);
+        SerialExecutor serial;
+        Arena arena;
+        cpu::linear(serial, arena, x.view(), weight.data(), out, in, nullptr, y.view());
+        for (Index i = 0; i < rows; ++i) {
+          for (Index j = 0; j < out; ++j) REQUIRE(std::isfinite(y(i, j)) == (i != 1));
+        }
+      }
     }
-  }
+  };
+  check(random_weights<float>(out * in, random));
+  check(random_weights<bf16>(out * in, random));
 }
 
 TEST_CASE("no rows, no outputs, no inputs", "[linear]") {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/cpu/simd.hpp"
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -45,6 +47,18 @@ TEST_CASE("every bf16 and every f16 expands to the float it is", "[simd]") {
   REQUIRE(wrong_expansions<f16>() == 0);
 }
 
+TEST_CASE("rounding to bf16 is that of the element type", "[simd]") {
+  std::uint32_t bits = 1;
+  for (int i = 0; i < 20000; ++i) {
+    bits = bits * 1664525U + 1013904223U;
+    const std::uint32_t near_a_tie = i % 2 == 0 ? bits : (bits & 0xffff0000U) | (0x7fffU + bits % 3);
+    const float x = std::bit_cast<float>(near_a_tie), rounded = simd::round_to_bf16(simd::broadcast(x))[width - 1];
+    const float expected = bf16(x);
+    REQUIRE((std::isnan(x) ? std::isnan(rounded)
+                           : std::bit_cast<std::uint32_t>(rounded) == std::bit_cast<std::uint32_t>(expected)));
+  }
+}
+
 TEST_CASE("partial loads end with zeros, partial stores touch nothing else", "[simd]") {
   for (Index count = 0; count < width; ++count) {
     const std::vector<float> floats(static_cast<std::size_t>(count), 3.0F);  // exactly as long as may be read
@@ -68,6 +82,15 @@ TEST_CASE("transpose", "[simd]") {
   simd::transpose(v);
   for (int i = 0; i < width; ++i) {
     for (int j = 0; j < width; ++j) REQUIRE(v[i][j] == static_cast<float>(100 * j + i));
+  }
+}
+
+TEST_CASE("the first half of a transpose", "[simd]") {
+  simd::Floats v[width];
+  for (int i = 0; i < width; ++i) v[i] = counting(static_cast<float>(100 * i));
+  simd::transpose_first_half(v);
+  for (int c = 0; c < width / 2; ++c) {
+    for (int i = 0; i < width; ++i) REQUIRE(v[c][i] == static_cast<float>(100 * i + c));
   }
 }
 

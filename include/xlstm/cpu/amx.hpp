@@ -9,8 +9,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 
+#include "xlstm/core/index.hpp"
 #include "xlstm/cpu/simd.hpp"
 #if defined(XLSTM_SIMD_AVX512)
 #define XLSTM_SIMD_AMX 1
@@ -44,6 +46,13 @@ inline constexpr TileShapes tile_shapes;
 class Session {
  public:
   Session() { _tile_loadconfig(&detail::tile_shapes); }
+  /// Registers 0 to 6 have `rows` rows, register 7 has 16.
+  explicit Session(Index rows) {
+    detail::TileShapes shapes = detail::tile_shapes;
+    std::fill_n(shapes.rows, 7, static_cast<std::uint8_t>(rows));
+    asm volatile("" : : "r"(&shapes) : "memory");
+    _tile_loadconfig(&shapes);
+  }
   ~Session() { _tile_release(); }
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

@@ -226,7 +226,7 @@ inline void integer_row_tile(Index r, Index in, const IntegerRows<F>& weight, In
 /// row_products (row_products.hpp) in integers. `x` is what the rows' input was made of.
 template <QuantizedFormat F>
 void row_products(const RowPanels& panels, const IntegerRows<F>& weight, Index first, Index last, const float* bias,
-                  MatrixView<float> y) {
+                  MatrixView<float> y, int) {
   constexpr Index streams = RowProductTuning::low.w_rows;
   const MatrixView<const float> x = panels.rows();
   const Index length = (last - first) / streams;

@@ -6,7 +6,8 @@
 //
 // Results do not depend on the number of threads, bit for bit. A row's result does not depend on what the other rows
 // hold; it depends on how many there are only in the order of its additions: up to `few_rows` rows, and above, the sums
-// are grouped differently, which changes the result by rounding only.
+// are grouped differently, which changes the result by rounding only; on AMX and with bf16 weights below
+// `AmxRowTuning::least_rows` too.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +45,7 @@ namespace detail {
 /// What the products need of a format, so that one group may hold weights of several.
 struct WeightKernels {
   void (*row_products)(const RowPanels& x, const void* rows, Index first, Index last, const float* bias,
-                       MatrixView<float> y);
+                       MatrixView<float> y, int thread);
   void (*pack)(const void* rows, Index k, Index depth, Index n, Index count, float* panels);
   void (*pack_parts)(const void* rows, Index k, Index depth, Index n, Index count, std::uint32_t* panels);
 };
@@ -54,9 +55,8 @@ void pack_weights(const void* rows, Index k, Index depth, Index n, Index count, 
 }
 template <WeightRows Rows>
 inline constexpr WeightKernels weight_kernels = {
-    [](const RowPanels& x, const void* rows, Index first, Index last, const float* bias, MatrixView<float> y) {
-      row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y);
-    },
+    [](const RowPanels& x, const void* rows, Index first, Index last, const float* bias, MatrixView<float> y,
+       int thread) { row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y, thread); },
     pack_weights<VectorTiles, Rows>,
 #if defined(XLSTM_SIMD_AMX)
     pack_weights<AmxTiles, Rows>,
@@ -82,8 +82,9 @@ class AnyWeightRows {
   Index row_bytes() const { return row_bytes_; }
   bool paired() const { return paired_; }
   /// See row_products.hpp; x in the order that paired() says.
-  void row_products(const RowPanels& x, Index first, Index last, const float* bias, MatrixView<float> y) const {
-    kernels_->row_products(x, rows_, first, last, bias, y);
+  void row_products(const RowPanels& x, Index first, Index last, const float* bias, MatrixView<float> y,
+                    int thread) const {
+    kernels_->row_products(x, rows_, first, last, bias, y, thread);
   }
   /// As the right-hand side of a blocked product (see TransposedB), for VectorTiles and for AmxTiles.
   void pack(Index k, Index depth, Index n, Index count, float* panels) const {
@@ -112,29 +113,34 @@ struct WeightTask {
 
 namespace detail {
 
-/// All tasks' rows of weights in one parallel region, in pieces of contiguous memory: up to 512 KiB, which is
-/// long for a core's prefetchers; where that would be too few for the threads to share evenly, smaller ones.
+/// All tasks' rows of weights in one parallel region, in pieces of contiguous memory: up to 512 KiB, on AMX up to
+/// 2 MiB, which is long for a core's prefetchers; where that would be too few for the threads to share evenly, smaller
+/// ones.
 template <Executor Exec>
 void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const WeightTask> tasks) {
   const ArenaScope scope(arena);
   const auto any = [tasks](bool paired) {
     return std::any_of(tasks.begin(), tasks.end(), [=](const auto& t) { return t.weight.paired() == paired; });
   };
-  const RowPanels panels(arena, x, any(false), any(true));
+  const RowPanels panels(arena, x, any(false), any(true), exec.size());
   Index bytes = 0;
   for (const auto& task : tasks) bytes += task.out * task.weight.row_bytes();
-  const Index piece_bytes = std::clamp<Index>(bytes / (4 * exec.size()), Index{1} << 15, Index{1} << 19);
-  const auto piece_rows = [piece_bytes](const WeightTask& task) {
-    return round_up(std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes())), 24);
+  const bool on_amx = panels.on_amx();
+  const Index piece_bytes = on_amx ? std::clamp<Index>(bytes / exec.size(), Index{1} << 15, AmxRowTuning::piece_bytes)
+                                   : std::clamp<Index>(bytes / (4 * exec.size()), Index{1} << 15, Index{1} << 19);
+  const auto piece_rows = [piece_bytes, on_amx](const WeightTask& task) {
+    const Index rows = std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes()));
+    return on_amx ? round_up(ceil_div(task.out, std::max<Index>(1, ceil_div(task.out, rows))), 32) : round_up(rows, 24);
   };
   Index pieces = 0;
   for (const auto& task : tasks) pieces += ceil_div(task.out, piece_rows(task));
-  exec.parallel_for(pieces, [&](Index piece, int) {
+  exec.parallel_for(pieces, [&](Index piece, int thread) {
     for (const auto& task : tasks) {
       const Index rows = piece_rows(task);
       const Index count = ceil_div(task.out, rows);
       if (piece < count) {
-        task.weight.row_products(panels, piece * rows, std::min(task.out, (piece + 1) * rows), task.bias, task.y);
+        task.weight.row_products(panels, piece * rows, std::min(task.out, (piece + 1) * rows), task.bias, task.y,
+                                 thread);
         return;
       }
       piece -= count;

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <utility>
 
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/index.hpp"
 #include "xlstm/core/view.hpp"
+#include "xlstm/cpu/amx_row_products.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/storage.hpp"
 
@@ -34,11 +36,17 @@ struct RowProductTuning {
 class RowPanels {
  public:
   RowPanels() = default;
-  /// In the order for weights that are paired, for others, or for both.
-  RowPanels(Arena& arena, MatrixView<const float> x, bool natural, bool paired)
+  /// In the order for weights that are paired (bf16), for others, or for both, on so many threads.
+  RowPanels(Arena& arena, MatrixView<const float> x, bool natural, bool paired, [[maybe_unused]] Index threads)
       : x_(x), tiles_(ceil_div(x.rows(), RowProductTuning::high.x_rows)), cols_(round_up(x.cols(), simd::width)) {
+#if defined(XLSTM_SIMD_AMX)
+    if (paired && x.rows() >= AmxRowTuning::least_rows && x.rows() <= AmxRowPanels::most_rows && amx::permitted()) {
+      amx_panels_ = arena.allocate<AmxRowPanels>(threads);
+      for (Index t = 0; t < threads; ++t) amx_panels_[t] = AmxRowPanels(arena, x, 3);
+    }
+#endif
     for (const bool pair : {false, true}) {
-      if (!(pair ? paired : natural)) continue;
+      if (!(pair ? paired && !on_amx() : natural)) continue;
       panels_[pair] = arena.allocate<float>(x.rows() * cols_);
       for (Index t = 0; t < tiles_; ++t) {
         for (Index r = 0; r < count(t); ++r)
@@ -48,6 +56,17 @@ class RowPanels {
   }
 
   MatrixView<const float> rows() const { return x_; }
+#if defined(XLSTM_SIMD_AMX)
+  /// Whether paired weights are multiplied on AMX.
+  bool on_amx() const { return amx_panels_ != nullptr; }
+  /// A thread packs for itself: getting what another has just written into its cache takes longer.
+  const AmxRowPanels& amx_panels(int thread) const {
+    amx_panels_[thread].fill();
+    return amx_panels_[thread];
+  }
+#else
+  static constexpr bool on_amx() { return false; }
+#endif
   Index tiles() const { return tiles_; }
   Index begin(Index tile) const { return x_.rows() * tile / tiles_; }
   Index count(Index tile) const { return begin(tile + 1) - begin(tile); }
@@ -72,6 +91,9 @@ class RowPanels {
   Index tiles_ = 0;
   Index cols_ = 0;
   float* panels_[2] = {};
+#if defined(XLSTM_SIMD_AMX)
+  AmxRowPanels* amx_panels_ = nullptr;  // one for each thread
+#endif
 };
 
 namespace detail {
@@ -165,10 +187,15 @@ inline void row_product_streams(const RowPanels& x, const Rows& weight, Index fi
 }  // namespace detail
 
 /// y(r, o) = Σ_i x(r, i) W(o, i) + bias(o) for o in [first, last); y is the whole (rows, out) matrix, bias null or
-/// (out). x has the order that Rows::paired says.
+/// (out). x has the order that Rows::paired says. `thread` is the calling one's number.
 template <WeightRows Rows>
 void row_products(const RowPanels& x, const Rows& weight, Index first, Index last, const float* bias,
-                  MatrixView<float> y) {
+                  MatrixView<float> y, [[maybe_unused]] int thread) {
+#if defined(XLSTM_SIMD_AMX)
+  if constexpr (std::is_same_v<Rows, PlainRows<bf16>>) {
+    if (x.on_amx()) return amx_row_products(x.amx_panels(thread), weight, first, last, bias, y);
+  }
+#endif
   constexpr RowProductTuning::Tile low = RowProductTuning::low, high = RowProductTuning::high;
   if (x.rows().rows() <= x.tiles() * low.x_rows) {
     detail::row_product_streams<low.x_rows, 1, low.w_rows>(x, weight, first, last, bias, y);

@@ -118,6 +118,13 @@ inline Floats expand_f16(Halves h) {
 #endif
 }
 
+/// The nearest bf16, of two equally near ones the even one; a NaN stays one.
+inline Floats round_to_bf16(Floats x) {
+  const Words bits = as_words(x);
+  const Floats rounded = as_floats((bits + 0x7fffU + (bits >> 16 & 1U)) & 0xffff0000U);
+  return select(x != x, as_floats((bits & 0xffff0000U) | 0x00400000U), rounded);
+}
+
 inline Halves load_halves(const void* p) {
   Halves h;
   std::memcpy(&h, p, sizeof h);
@@ -256,14 +263,14 @@ inline void exchange(Floats& a, Floats& b, std::index_sequence<Lane...>) {
   a = lanes<(static_cast<int>(Lane) & Step ? width + static_cast<int>(Lane) - Step : static_cast<int>(Lane))...>(x, y);
   b = lanes<(static_cast<int>(Lane) & Step ? width + static_cast<int>(Lane) : static_cast<int>(Lane) + Step)...>(x, y);
 }
-template <int Step>
+template <int Step, int Count = width>
 inline void transpose_step(Floats* v) {
   if constexpr (Step > 0) {
 #pragma GCC unroll 16
-    for (int i = 0; i < width; ++i) {
+    for (int i = 0; i < Count; ++i) {
       if ((i & Step) == 0) exchange<Step>(v[i], v[i + Step], std::make_index_sequence<width>());
     }
-    transpose_step<Step / 2>(v);
+    transpose_step<Step / 2, Count>(v);
   }
 }
 template <int Step, std::size_t... Lane>
@@ -306,6 +313,18 @@ inline void split_pairs(Floats a, Floats b, Floats& even, Floats& odd) {
 
 /// Transposes the width × width matrix whose rows are v[0], …, v[width − 1].
 inline void transpose(Floats* v) { detail::transpose_step<width / 2>(v); }
+
+/// The first width / 2 columns of that matrix: v[c] becomes column c. The other vectors are lost.
+template <std::size_t... Lane>
+inline void transpose_first_half(Floats* v, std::index_sequence<Lane...>) {
+  constexpr int half = width / 2;
+  for (int i = 0; i < half; ++i) {
+    v[i] = detail::lanes<(static_cast<int>(Lane) < half ? static_cast<int>(Lane)
+                                                        : width + static_cast<int>(Lane) - half)...>(v[i], v[i + half]);
+  }
+  detail::transpose_step<half / 2, half>(v);
+}
+inline void transpose_first_half(Floats* v) { transpose_first_half(v, std::make_index_sequence<width>()); }
 
 /// The sum of all lanes, always added in the same order.
 inline float reduce_add(Floats v) { return detail::add_across<width / 2>(v)[0]; }
