@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What training asks of the backend of devices, but the cell's backward pass, beside the reference in double.
+// What training asks of the backend of devices, beside the reference in double.
 #include <cmath>
 #include <vector>
 
@@ -157,6 +157,85 @@ TEST_CASE("the embedding's rows, and their gradient", "[cuda]") {
   }
   check_close(downloaded(device, y.data(), 5 * d), rows, 0, 0);
   check_close(downloaded(device, dw.data, vocabulary * d), gradient, 0, 1e-5);
+}
+
+/// Forward and backward of the cell in one form, from a state and with a gradient of the last one.
+template <class T>
+void check_cell(xlstm::Form form, double allowed) {
+  using Cell = xlstm::MLSTMCell<2, 8, 16>;
+  constexpr Index sequences = 2, length = 11, rows = sequences * length;
+  Device<T> device;
+  const Values<T> q(device, rows * Cell::qk_width, 1), k(device, rows * Cell::qk_width, 2),
+      v(device, rows * Cell::v_width, 3), dh(device, rows * Cell::v_width, 4);
+  const Values<float> igate(device, rows * Cell::heads, 5, -1), fgate(device, rows * Cell::heads, 6, 3),
+      state(device, sequences * Cell::state_size, 7), dstate(device, sequences * Cell::state_size, 8);
+  std::vector<std::uint8_t> starts(at(rows), 0);
+  starts[4] = starts[at(length + 9)] = 1;
+  const xlstm::Run run{.sequences = sequences,
+                       .length = length,
+                       .starts = starts.data(),
+                       .form = form,
+                       .chunk_size = 4,
+                       .training = true};
+  const auto slots_of = [&](auto* first) {
+    std::vector<std::remove_const_t<decltype(first)>> slots;
+    for (Index b = 0; b < sequences; ++b) slots.push_back(first + b * Cell::state_size);
+    return slots;
+  };
+
+  auto state_slots = slots_of(state.data), dstate_slots = slots_of(dstate.data);
+  const xlstm::Run there = device.upload(run);
+  const auto states = device.upload(xlstm::StateSlots<float>{state_slots.data(), 0}, sequences);
+  const auto dstates = device.upload(xlstm::StateSlots<float>{dstate_slots.data(), 0}, sequences);
+  const xlstm::MLSTMInput<const T, Cell, const float> in{
+      {q.data, rows}, {k.data, rows}, {v.data, rows}, {igate.data, rows}, {fgate.data, rows}};
+  const auto matrix = [&]<class U, Index D>() { return device.arena().template matrix<U, D>(rows); };
+  const auto h = matrix.template operator()<T, Cell::v_width>();
+  const xlstm::MLSTMInput<T, Cell, float> gradient{
+      matrix.template operator()<T, Cell::qk_width>(), matrix.template operator()<T, Cell::qk_width>(),
+      matrix.template operator()<T, Cell::v_width>(), matrix.template operator()<float, Cell::heads>(),
+      matrix.template operator()<float, Cell::heads>()};
+  typename Device<T>::template MLSTMSaved<Cell> saved;
+  device.template mlstm<Cell>(there, in, states, h, saved);
+  device.template mlstm_backward<Cell>(there, in, h, saved, MatrixView<T, Cell::v_width>(dh.data, rows), gradient,
+                                       dstates);
+
+  xlstm::reference::Backend<double> reference;
+  std::vector<double> wide_state = state.wide, wide_dstate = dstate.wide, wide_h(v.wide.size()), wide_dh = dh.wide,
+                      dq(q.wide.size()), dk = dq, dv = wide_h, di(igate.wide.size()), df = di;
+  auto wide_slots = slots_of(wide_state.data()), wide_dslots = slots_of(wide_dstate.data());
+  const xlstm::MLSTMInput<const double, Cell> wide_in{{q.wide.data(), rows},
+                                                      {k.wide.data(), rows},
+                                                      {v.wide.data(), rows},
+                                                      {igate.wide.data(), rows},
+                                                      {fgate.wide.data(), rows}};
+  const MatrixView<double, Cell::v_width> h_view(wide_h.data(), rows), dh_view(wide_dh.data(), rows);
+  typename xlstm::reference::Backend<double>::MLSTMSaved<Cell> wide_saved;
+  reference.mlstm<Cell>(run, wide_in, {wide_slots.data(), 0}, h_view, wide_saved);
+  reference.mlstm_backward<Cell>(
+      run, wide_in, h_view, wide_saved, dh_view,
+      {{dq.data(), rows}, {dk.data(), rows}, {dv.data(), rows}, {di.data(), rows}, {df.data(), rows}},
+      {wide_dslots.data(), 0});
+
+  const auto check = [&](const auto* found, const std::vector<double>& expected) {
+    double largest = 0;
+    for (const double x : expected) largest = std::max(largest, std::abs(x));
+    check_close(downloaded(device, found, static_cast<Index>(expected.size())), expected, 0, allowed * largest);
+  };
+  check(gradient.q.data(), dq);
+  check(gradient.k.data(), dk);
+  check(gradient.v.data(), dv);
+  check(gradient.igate.data(), di);
+  check(gradient.fgate.data(), df);
+  check(dstate.data, wide_dstate);
+  check(state.data, wide_state);
+}
+
+TEST_CASE("gradients of the cell, whatever its form", "[cuda]") {
+  for (const auto form : {xlstm::Form::chunkwise, xlstm::Form::recurrent, xlstm::Form::parallel}) {
+    check_cell<float>(form, 2e-5);
+    check_cell<bf16>(form, 0x1p-6);
+  }
 }
 
 TEST_CASE("loss and optimizer", "[cuda]") {

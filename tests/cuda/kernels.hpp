@@ -8,7 +8,8 @@
 #include "xlstm/cuda/cross_entropy.hpp"
 #include "xlstm/cuda/elementwise.hpp"
 #include "xlstm/cuda/embedding.hpp"
-#include "xlstm/cuda/mlstm_chunkwise.hpp"
+#include "xlstm/cuda/mlstm_chunkwise_backward.hpp"
+#include "xlstm/cuda/mlstm_kept_states.hpp"
 #include "xlstm/cuda/mlstm_step.hpp"
 #include "xlstm/cuda/multihead_norm.hpp"
 #include "xlstm/cuda/norm_backward.hpp"
@@ -76,6 +77,16 @@ using CellKernels = KernelList<cuda::MLSTMStepKernel<Cell7B, bf16, float, bf16, 
                                cuda::MLSTMChunkOutputsKernel<Cell7B, f16, f16, float, 8>,   //
                                cuda::MLSTMChunkOutputsKernel<Cell7B, float, float, float, 4>>;
 
+template <class T, class S, int Width>
+using CellGradientKernels =
+    KernelList<cuda::MLSTMTokenGradientsKernel<Cell7B, T, S>,                                  //
+               cuda::MLSTMBackwardStatesKernel<Cell7B, T, S, Width>,                           //
+               cuda::MLSTMChunkGradientsKernel<Cell7B, T, S, cuda::GradientOf::query, Width>,  //
+               cuda::MLSTMChunkGradientsKernel<Cell7B, T, S, cuda::GradientOf::key, Width>,    //
+               cuda::MLSTMChunkGradientsKernel<Cell7B, T, S, cuda::GradientOf::value, Width>>;
+using GateGradientKernels = KernelList<cuda::MLSTMGateGradientsKernel<Cell7B, float, bf16>,
+                                       cuda::MLSTMGateGradientsKernel<OwnCell, float, float>, cuda::KeptStatesKernel>;
+
 struct AllKernels {
   template <class F>
   static void for_each(F&& f) {
@@ -83,6 +94,10 @@ struct AllKernels {
     RowKernels::for_each(f);
     TrainingKernels::for_each(f);
     CellKernels::for_each(f);
+    CellGradientKernels<bf16, bf16, 8>::for_each(f);
+    CellGradientKernels<f16, float, 4>::for_each(f);
+    CellGradientKernels<float, float, 4>::for_each(f);
+    GateGradientKernels::for_each(f);
   }
 };
 

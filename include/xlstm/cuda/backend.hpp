@@ -21,7 +21,8 @@
 #include "xlstm/cuda/device_runtime.hpp"
 #include "xlstm/cuda/elementwise.hpp"
 #include "xlstm/cuda/embedding.hpp"
-#include "xlstm/cuda/mlstm_chunkwise.hpp"
+#include "xlstm/cuda/mlstm_chunkwise_backward.hpp"
+#include "xlstm/cuda/mlstm_kept_states.hpp"
 #include "xlstm/cuda/mlstm_step.hpp"
 #include "xlstm/cuda/multihead_norm.hpp"
 #include "xlstm/cuda/norm_backward.hpp"
@@ -54,8 +55,12 @@ class Backend {
   using Weight = DenseWeight<T, Out, In>;
   template <Index Out, Index In>
   using PreciseWeight = DenseWeight<T, Out, In>;
+  /// In the arena's memory.
   template <class Cell>
-  struct MLSTMSaved {};
+  struct MLSTMSaved {
+    StateSlots<float> first_state;  ///< copies of the states that forward began with, or null: zeros
+    MLSTMDenominators denominators;
+  };
 
   using Options = typename R::Options;
   using Resources = R;  ///< what all instances for one model share: the device
@@ -234,16 +239,40 @@ class Backend {
   /// h = mLSTM(in) in the form that `run` names; states in place. Run and state as upload() gives them.
   template <class Cell>
   void mlstm(const Run& run, const MLSTMInput<const T, Cell, const float>& in, StateSlots<float> state,
-             MatrixView<T, Cell::v_width> h, MLSTMSaved<Cell>& /*saved*/) {
+             MatrixView<T, Cell::v_width> h, MLSTMSaved<Cell>& saved) {
     if (run.rows() == 0) return;
-    if (state && (run.form == Form::recurrent || run.length == 1)) return mlstm_steps<Cell>(run, in, state, h);
-    Run chunks = run;
-    if (run.form == Form::parallel) chunks.chunk_size = run.length;
-    if (run.form == Form::recurrent) chunks.chunk_size = 1;
+    if (state && !run.training && (run.form == Form::recurrent || run.length == 1)) {
+      return mlstm_steps<Cell>(run, in, state, h);
+    }
+    const Run chunks = in_chunks(run);
+    if (run.training) {
+      saved.first_state = {};
+      if (state) {
+        auto** const slots = arena_.allocate<float*>(run.sequences);
+        keep_states(queue_, state, run.sequences, Cell::state_size,
+                    arena_.allocate<float>(run.sequences * Cell::state_size), slots);
+        saved.first_state = {slots, 0};
+      }
+      saved.denominators = {arena_.allocate<float>(run.rows() * Cell::heads),
+                            arena_.allocate<float>(run.rows() * Cell::heads)};
+    }
     const ArenaScope scope(arena_);
     void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_bytes<Cell, T, ChunkwiseTuning>(chunks));
     mlstm_chunkwise<Cell, T, float, T, ChunkwiseTuning>(queue_, chunks, in.q, in.k, in.v, in.igate, in.fgate, state, h,
-                                                        memory);
+                                                        memory,
+                                                        run.training ? saved.denominators : MLSTMDenominators{});
+  }
+  /// Writes the gradient of the cell's input; turns dstate (if any) from the last state's gradient into the first's.
+  template <class Cell>
+  void mlstm_backward(const Run& run, const MLSTMInput<const T, Cell, const float>& in, MatrixView<T, Cell::v_width> h,
+                      const MLSTMSaved<Cell>& saved, MatrixView<T, Cell::v_width> dh,
+                      const MLSTMInput<T, Cell, float>& gradient, StateSlots<float> dstate) {
+    if (run.rows() == 0) return;
+    const Run chunks = in_chunks(run);
+    const ArenaScope scope(arena_);
+    void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_backward_bytes<Cell, T, ChunkwiseTuning>(chunks));
+    mlstm_chunkwise_backward<Cell, T, float, ChunkwiseTuning>(queue_, chunks, in, saved.first_state, h,
+                                                              saved.denominators, dh, gradient, dstate, memory);
   }
 
   // ---- training ----
@@ -315,6 +344,13 @@ class Backend {
     }
   }
 
+  /// The run with the size of chunks that its form asks for.
+  static Run in_chunks(const Run& run) {
+    Run chunks = run;
+    if (run.form == Form::parallel) chunks.chunk_size = run.length;
+    if (run.form == Form::recurrent) chunks.chunk_size = 1;
+    return chunks;
+  }
   /// Token by token, all sequences at once.
   template <class Cell>
   void mlstm_steps(const Run& run, const MLSTMInput<const T, Cell, const float>& in, StateSlots<float> state,

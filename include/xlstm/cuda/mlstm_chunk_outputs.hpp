@@ -17,6 +17,12 @@
 
 namespace xlstm::cuda {
 
+/// Of every token's denominator, what the backward pass asks for; device memory, or null: nothing is kept.
+struct MLSTMDenominators {
+  float* inverse = nullptr;   ///< 1/(max(|s|, exp(−μ)) + ε), (B, H, length)
+  float* sum_sign = nullptr;  ///< the sign of s where |s| > exp(−μ), else 0, (B, H, length)
+};
+
 /// Width: how many elements of q, k and v are loaded at once.
 template <class Cell, class T, class H, class S, int Width, class Tuning = MLSTMChunkwiseTuning>
 struct MLSTMChunkOutputsKernel {
@@ -26,6 +32,7 @@ struct MLSTMChunkOutputsKernel {
   MatrixView<H, Cell::v_width> h;
   MLSTMChunks<Cell, S> chunks;
   bool first_is_zero;  ///< the state before the first chunk is
+  MLSTMDenominators denominators;
 
   static constexpr int Q = static_cast<int>(Cell::qk_dim);
   static constexpr int V = static_cast<int>(Cell::v_dim);
@@ -251,7 +258,14 @@ struct MLSTMChunkOutputsKernel {
       all += thread.shuffle_xor(all, 2);
       const Row& r = rows[i];
       if (!r.inside) continue;
-      const float factor = r.final * inverse_denominator<Cell>(r.final * all, r.m);
+      const float inverse = inverse_denominator<Cell>(r.final * all, r.m);
+      if (denominators.inverse != nullptr && at.column == 0 && thread.lane() % 4 == 0) {
+        const Index token = chunks.tokens(at.sequence, at.head) + r.token;
+        const bool counts = Cell::denominator_gradient && abs(r.final * all) > exp(-r.m);
+        denominators.inverse[token] = inverse;
+        denominators.sum_sign[token] = counts ? (all > 0.0F ? 1.0F : -1.0F) : 0.0F;
+      }
+      const float factor = r.final * inverse;
       H* to = h.row(at.sequence * chunks.length + r.token) + at.head * V;
       XLSTM_UNROLL
       for (int j = 0; j < column_tiles; ++j) {

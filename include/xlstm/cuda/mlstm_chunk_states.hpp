@@ -20,6 +20,7 @@ struct MLSTMChunkStatesKernel {
   MatrixView<const T, Cell::v_width> v;
   StateSlots<float> state;  ///< the first states in, the last ones out; or null: zeros in
   MLSTMChunks<Cell, S> chunks;
+  bool stores_last = true;  ///< false: `state` is only read
 
   static constexpr int Q = static_cast<int>(Cell::qk_dim);
   static constexpr int V = static_cast<int>(Cell::v_dim);
@@ -108,7 +109,7 @@ struct MLSTMChunkStatesKernel {
       m = Cell::InputGate::stabilized ? forget_sum + reference : 0.0F;
     }
 
-    if (whole == nullptr) return;
+    if (whole == nullptr || !stores_last) return;
     store_c(thread, c, c_state, first_row, first_column);
     if (has_n) store_n(thread, n, n_state, first_row);
     if (has_m && thread.index() == 0) whole[Cell::m_offset + head] = m;

@@ -56,11 +56,13 @@ Index mlstm_chunkwise_bytes(const Run& run) {
 /// h (B·S, H·V) from the inputs and the first state, in chunks of run.chunk_size or else the tuning's, whatever
 /// run.form is. run.starts and `state.slots` are in device memory. `state`: the first states in, the last ones out;
 /// null: zeros in, and the last ones are not kept. `memory`: mlstm_chunkwise_bytes of device memory, aligned to 256.
+/// `denominators`: written, if there are arrays for them, for mlstm_chunkwise_backward.
 template <class Cell, class T, class Gate, class H, class Tuning = MLSTMChunkwiseTuning, Launcher L>
 void mlstm_chunkwise(L& launcher, const Run& run, MatrixView<const T, Cell::qk_width> q,
                      MatrixView<const T, Cell::qk_width> k, MatrixView<const T, Cell::v_width> v,
                      MatrixView<const Gate, Cell::heads> igate, MatrixView<const Gate, Cell::heads> fgate,
-                     StateSlots<float> state, MatrixView<H, Cell::v_width> h, void* memory) {
+                     StateSlots<float> state, MatrixView<H, Cell::v_width> h, void* memory,
+                     const MLSTMDenominators& denominators = {}) {
   using S = MLSTMChunkState<T>;
   if (run.rows() == 0) return;
   const auto chunks = mlstm_chunks<Cell, S>(run, mlstm_chunk_size<Tuning>(run), memory);
@@ -71,7 +73,8 @@ void mlstm_chunkwise(L& launcher, const Run& run, MatrixView<const T, Cell::qk_w
     using States = MLSTMChunkStatesKernel<Cell, T, S, Width, Tuning>;
     using Outputs = MLSTMChunkOutputsKernel<Cell, T, H, S, Width, Tuning>;
     launcher.launch({static_cast<int>(heads * States::blocks_per_head)}, States{k, v, state, chunks});
-    launcher.launch({static_cast<int>(Outputs::blocks(chunks))}, Outputs{q, k, v, h, chunks, state.slots == nullptr});
+    launcher.launch({static_cast<int>(Outputs::blocks(chunks))},
+                    Outputs{q, k, v, h, chunks, state.slots == nullptr, denominators});
   };
   constexpr int widest = vector_width<T>;
   if constexpr (Cell::qk_dim % widest == 0 && Cell::v_dim % widest == 0) {

@@ -28,6 +28,11 @@ struct MLSTMChunkwiseTuning {
   static constexpr int output_columns = 128;  ///< of h, a block's
   static constexpr int output_keys = 64;      ///< tokens whose keys and values are in shared memory at once
   static constexpr int output_depth = 64;     ///< of Q, in shared memory at once
+
+  static constexpr int gradient_threads = 128;  ///< a warp has 16 tokens
+  static constexpr int gradient_columns = 128;  ///< of δq, δk or δv, a block's; half as many of f16
+  static constexpr int gradient_others = 32;    ///< tokens that a block's are multiplied with at once
+  static constexpr int gradient_depth = 64;     ///< of Q and V, in shared memory at once
 };
 
 /// For sm_90a.
