@@ -200,7 +200,7 @@ TEST_CASE("a group of products of one x gives the bits of the single ones", "[li
   std::mt19937 random(4);
   const Index in = 70;
   const std::vector<Index> outs = {5, 130, 1, 0, 64};
-  for (const Index rows : {Index{1}, Index{4}, Index{90}}) {
+  for (const Index rows : {Index{1}, Index{4}, Index{8}, Index{90}}) {
     const Matrix x = Matrix(rows, in).fill(random);
     std::vector<std::vector<bf16>> weights;
     std::vector<Matrix> grouped, single;

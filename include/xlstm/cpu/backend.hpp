@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "xlstm/core/element.hpp"
+#include "xlstm/cpu/bf16_activations.hpp"
 #include "xlstm/cpu/elementwise.hpp"
 #include "xlstm/cpu/embedding.hpp"
 #include "xlstm/cpu/int8_activations.hpp"
@@ -64,10 +65,14 @@ struct FormatOf<Matrix, Rest...> : std::conditional_t<QuantizedHandle<Matrix>, F
 }  // namespace detail
 
 /// W is how weight matrices are stored: float, xlstm::bf16, xlstm::f16; or, for inference, xlstm::int8 or xlstm::int4
-/// (gates and embedding are bf16 then). Activations: whether those that meet quantised weights are rounded
-/// (int8_activations.hpp).
+/// (gates and embedding are bf16 then). Activations: whether those that meet weights are rounded: FloatActivations;
+/// Int8Activations, for quantised weights (int8_activations.hpp); Bf16Activations, for bf16 (bf16_activations.hpp).
 template <class W = float, class Activations = FloatActivations>
 class Backend {
+  static constexpr bool rounds_to_bf16 = std::is_same_v<Activations, Bf16Activations>;
+  static_assert(!rounds_to_bf16 || std::is_same_v<W, bf16>,
+                "xlstm: Bf16Activations are for weights in bf16: Backend<xlstm::bf16, xlstm::cpu::Bf16Activations>");
+
  public:
   using Arithmetic = float;
   using State = float;
@@ -113,18 +118,12 @@ class Backend {
   void linear(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {
     static_assert(((Matrices::cols == In) && ...),
                   "xlstm: a weight matrix must have as many columns as its input has features");
-    const auto products = [&](const auto&... rows) {
-      const std::array tasks{WeightTask{AnyWeightRows(rows), Matrices::rows, terms.bias, terms.y}...};
-      linear_group(threads(), arena_, x, In, std::span<const WeightTask>(tasks));
-    };
-    using F = typename detail::FormatOf<Matrices...>::type;
-    if constexpr (QuantizedFormat<F> && has_integer_products && std::is_same_v<Activations, Int8Activations>) {
-      if (x.rows() >= IntegerProductTuning::least_rows) return integer_linear<F>(x, terms...);
-      const ArenaScope scope(arena_);
-      const Int8Input<F> input(arena_, x);
-      return products(integer_rows(terms.weight, input)...);
+    if constexpr (rounds_to_bf16) {
+      const std::array tasks{LinearTask<bf16>{terms.weight.data(), Matrices::rows, terms.bias, terms.y}...};
+      return rounded_linear_group(threads(), arena_, x, In, std::span<const LinearTask<bf16>>(tasks));
+    } else {
+      linear_of_floats(x, terms...);
     }
-    products(weight_rows(terms.weight)...);
   }
   /// dx (+)= dy W.
   template <class Matrix>
@@ -239,6 +238,22 @@ class Backend {
   }
 
  private:
+  /// linear() with activations that are not rounded to bf16.
+  template <Index In, class... Matrices>
+  void linear_of_floats(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {
+    const auto products = [&](const auto&... rows) {
+      const std::array tasks{WeightTask{AnyWeightRows(rows), Matrices::rows, terms.bias, terms.y}...};
+      linear_group(threads(), arena_, x, In, std::span<const WeightTask>(tasks));
+    };
+    using F = typename detail::FormatOf<Matrices...>::type;
+    if constexpr (QuantizedFormat<F> && has_integer_products && std::is_same_v<Activations, Int8Activations>) {
+      if (x.rows() >= IntegerProductTuning::least_rows) return integer_linear<F>(x, terms...);
+      const ArenaScope scope(arena_);
+      const Int8Input<F> input(arena_, x);
+      return products(integer_rows(terms.weight, input)...);
+    }
+    products(weight_rows(terms.weight)...);
+  }
   /// linear() in integers for weights of format F, and in floats for the others.
   template <QuantizedFormat F, Index In, class... Matrices>
   void integer_linear(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {

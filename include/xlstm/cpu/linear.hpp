@@ -115,14 +115,15 @@ namespace detail {
 
 /// All tasks' rows of weights in one parallel region, in pieces of contiguous memory: up to 512 KiB, on AMX up to
 /// 2 MiB, which is long for a core's prefetchers; where that would be too few for the threads to share evenly, smaller
-/// ones.
+/// ones. `parts`: of x on AMX (AmxRowPanels).
 template <Executor Exec>
-void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const WeightTask> tasks) {
+void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const WeightTask> tasks,
+                       Index parts = 3) {
   const ArenaScope scope(arena);
   const auto any = [tasks](bool paired) {
     return std::any_of(tasks.begin(), tasks.end(), [=](const auto& t) { return t.weight.paired() == paired; });
   };
-  const RowPanels panels(arena, x, any(false), any(true), exec.size());
+  const RowPanels panels(arena, x, any(false), any(true), exec.size(), parts);
   Index bytes = 0;
   for (const auto& task : tasks) bytes += task.out * task.weight.row_bytes();
   const bool on_amx = panels.on_amx();
@@ -130,7 +131,8 @@ void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std:
                                    : std::clamp<Index>(bytes / (4 * exec.size()), Index{1} << 15, Index{1} << 19);
   const auto piece_rows = [piece_bytes, on_amx](const WeightTask& task) {
     const Index rows = std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes()));
-    return on_amx ? round_up(ceil_div(task.out, std::max<Index>(1, ceil_div(task.out, rows))), 32) : round_up(rows, 24);
+    const Index pieces = std::max<Index>(1, ceil_div(task.out, rows));
+    return on_amx ? round_up(std::max<Index>(1, ceil_div(task.out, pieces)), 32) : round_up(rows, 24);
   };
   Index pieces = 0;
   for (const auto& task : tasks) pieces += ceil_div(task.out, piece_rows(task));

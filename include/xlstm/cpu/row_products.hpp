@@ -36,13 +36,15 @@ struct RowProductTuning {
 class RowPanels {
  public:
   RowPanels() = default;
-  /// In the order for weights that are paired (bf16), for others, or for both, on so many threads.
-  RowPanels(Arena& arena, MatrixView<const float> x, bool natural, bool paired, [[maybe_unused]] Index threads)
+  /// In the order for weights that are paired (bf16), for others, or for both, on so many threads;
+  /// on AMX in so many parts (AmxRowPanels).
+  RowPanels(Arena& arena, MatrixView<const float> x, bool natural, bool paired, [[maybe_unused]] Index threads,
+            [[maybe_unused]] Index parts)
       : x_(x), tiles_(ceil_div(x.rows(), RowProductTuning::high.x_rows)), cols_(round_up(x.cols(), simd::width)) {
 #if defined(XLSTM_SIMD_AMX)
     if (paired && x.rows() >= AmxRowTuning::least_rows && x.rows() <= AmxRowPanels::most_rows && amx::permitted()) {
       amx_panels_ = arena.allocate<AmxRowPanels>(threads);
-      for (Index t = 0; t < threads; ++t) amx_panels_[t] = AmxRowPanels(arena, x, 3);
+      for (Index t = 0; t < threads; ++t) amx_panels_[t] = AmxRowPanels(arena, x, parts);
     }
 #endif
     for (const bool pair : {false, true}) {
@@ -115,7 +117,13 @@ inline void row_product_tile(const float* panel, Index in, const Rows& weight, I
     for (Index r = 0; r < XRows; ++r) {
       const simd::Floats v = simd::load(panel + r * simd::width);
 #pragma GCC unroll 8
-      for (Index o = 0; o < WRows; ++o) sum[r * WRows + o] = simd::fma(w[o], v, sum[r * WRows + o]);
+      for (Index o = 0; o < WRows; ++o) {
+        if constexpr (requires { Rows::multiply_add(w[o], v, sum[0]); }) {
+          sum[r * WRows + o] = Rows::multiply_add(w[o], v, sum[r * WRows + o]);
+        } else {
+          sum[r * WRows + o] = simd::fma(w[o], v, sum[r * WRows + o]);
+        }
+      }
     }
     panel += XRows * simd::width;
   };

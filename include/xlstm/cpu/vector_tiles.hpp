@@ -13,10 +13,16 @@
 
 namespace xlstm::cpu {
 
+/// What a tile does with elements: sum + a·b.
+struct FloatArithmetic {
+  static simd::Floats multiply_add(simd::Floats a, simd::Floats b, simd::Floats sum) { return simd::fma(a, b, sum); }
+};
+
 /// Panels of A: element (m, k) at [k · height + m]; of B: (k, j) at [k · tile_n + j]; zeros beyond the matrix.
 /// The measured choices: the tile of C in registers (lower where that fits few rows of C better), and the blocks of A
 /// (first-level cache, tile_m × block_k) and of B (second-level cache, block_k × block_n).
-struct VectorTiles {
+template <class Arithmetic>
+struct VectorTilesOf {
   static constexpr Index tile_m = simd::registers == 32 ? 14 : 6;
   static constexpr Index least_tile_m = simd::registers == 32 ? 11 : 5;  ///< of the tiles for few rows
   static constexpr Index tile_n = 2 * simd::width;
@@ -166,7 +172,7 @@ struct VectorTiles {
       for (int i = 0; i < rows; ++i) {
         const simd::Floats of_a = simd::broadcast(a[x * rows + i]);
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) sum[i][j] = simd::fma(of_a, v[j], sum[i][j]);
+        for (int j = 0; j < vectors; ++j) sum[i][j] = Arithmetic::multiply_add(of_a, v[j], sum[i][j]);
       }
     }
 #pragma GCC unroll 4
@@ -191,5 +197,7 @@ struct VectorTiles {
     }
   }
 };
+
+using VectorTiles = VectorTilesOf<FloatArithmetic>;
 
 }  // namespace xlstm::cpu
