@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The backend of devices on the emulated one, operation by operation beside the reference in double.
+// The backend of devices operation by operation beside the reference in double.
 #include "xlstm/cuda/backend.hpp"
 
 #include <cmath>
@@ -10,7 +10,6 @@
 #include "catch.hpp"
 #include "device_values.hpp"
 #include "xlstm/reference/backend.hpp"
-#include "xlstm/testing/emulated_runtime.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::DenseWeight;
@@ -20,8 +19,7 @@ using xlstm::MLSTMInput;
 using xlstm::Run;
 using xlstm::StateSlots;
 using xlstm::VectorParameter;
-using xlstm::testing::EmulatedRuntime;
-using xlstm::testing::EmulationError;
+using xlstm::tests::DeviceRuntime;
 using namespace device_values;
 
 namespace {
@@ -287,8 +285,8 @@ void check_mlstm(Form form, Index sequences, Index length, Index chunk_size, boo
   constexpr Index size = Cell::state_size + 4;  // some other module's values come before the cell's
   std::vector<float*> slots;
   std::vector<double*> wide_slots;
-  std::vector<cuda::DeviceMemory<EmulatedRuntime>> states;
-  const std::shared_ptr<EmulatedRuntime> runtime(&device.runtime(), [](EmulatedRuntime*) {});
+  std::vector<cuda::DeviceMemory<DeviceRuntime>> states;
+  const std::shared_ptr<DeviceRuntime> runtime(&device.runtime(), [](DeviceRuntime*) {});
   std::vector<double> wide_states(at(sequences * size));
   for (Index b = 0; b < sequences; ++b) {
     states.emplace_back(runtime, size * static_cast<Index>(sizeof(float)), "a state");
@@ -341,23 +339,12 @@ TEST_CASE("the cell without states begins from zeros, and keeps none", "[cuda]")
 
 // ---- memory ----
 
-TEST_CASE("memory that a device has not is refused with what it was for", "[cuda]") {
-  const auto runtime = std::make_shared<EmulatedRuntime>(EmulatedRuntime::Options{.device = 3, .memory = 100000});
-  CHECK_THROWS_WITH(cuda::DeviceMemory<EmulatedRuntime>(runtime, 100001, "the weights"),
-                    "cuda: device 3 (emulated): too little memory for the weights: 100001 bytes, of which 100000 are "
-                    "free");
-  Device<float> device(runtime);
-  device.arena().allocate<float>(10000);
-  CHECK_THROWS_WITH(device.arena().allocate<float>(20000), Contains("too little memory for activations: 80128 bytes"));
-  CHECK(device.arena().allocate<float>(1000) != nullptr);
-}
-
 TEST_CASE("copies of a device's memory are its own", "[cuda]") {
-  const auto runtime = std::make_shared<EmulatedRuntime>();
-  cuda::DeviceMemory<EmulatedRuntime> memory(runtime, 8, "a test");
+  const auto runtime = std::make_shared<DeviceRuntime>();
+  cuda::DeviceMemory<DeviceRuntime> memory(runtime, 8, "a test");
   int values[2] = {1, 2};
   memory.upload(0, values, 8);
-  cuda::DeviceMemory<EmulatedRuntime> other = memory;
+  cuda::DeviceMemory<DeviceRuntime> other = memory;
   values[0] = 3;
   other.upload(4, values, 4);
   const auto read = [](const auto& from) {
@@ -371,6 +358,22 @@ TEST_CASE("copies of a device's memory are its own", "[cuda]") {
   other.zero();
   CHECK(read(memory) == std::vector<int>{1, 3});
   CHECK(read(other) == std::vector<int>{0, 0});
+}
+
+#if !defined(XLSTM_ON_DEVICE)  // of the emulated device alone
+
+using xlstm::testing::EmulatedRuntime;
+using xlstm::testing::EmulationError;
+
+TEST_CASE("memory that a device has not is refused with what it was for", "[cuda]") {
+  const auto runtime = std::make_shared<EmulatedRuntime>(EmulatedRuntime::Options{.device = 3, .memory = 100000});
+  CHECK_THROWS_WITH(cuda::DeviceMemory<EmulatedRuntime>(runtime, 100001, "the weights"),
+                    "cuda: device 3 (emulated): too little memory for the weights: 100001 bytes, of which 100000 are "
+                    "free");
+  Device<float> device(runtime);
+  device.arena().allocate<float>(10000);
+  CHECK_THROWS_WITH(device.arena().allocate<float>(20000), Contains("too little memory for activations: 80128 bytes"));
+  CHECK(device.arena().allocate<float>(1000) != nullptr);
 }
 
 TEST_CASE("the host's memory is not the device's", "[cuda]") {
@@ -413,5 +416,7 @@ TEST_CASE("an arena of a device's memory has records of the host's, and settles"
   CHECK(runtime->allocations() == warm);
   CHECK(device.arena().system_allocations() == host);
 }
+
+#endif
 
 }  // namespace

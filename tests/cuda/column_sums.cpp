@@ -4,14 +4,15 @@
 #include <cstdint>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "twin_matrix.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
 using xlstm::MatrixView;
+using xlstm::tests::DeviceVector;
 using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 
@@ -27,9 +28,9 @@ template <class T, class Tuning = SmallParts>
 std::vector<float> sums(Index rows, Index columns, Layout layout, std::uint64_t seed) {
   TwinMatrix<T> x(rows, columns, 5, layout);
   auto y = TwinMatrix<float>(1, columns, 6);
-  std::vector<float> memory(static_cast<std::size_t>(cuda::column_sums_bytes<Tuning>(rows, columns)) / sizeof(float),
-                            static_cast<float>(xlstm::tests::not_a_number));
-  xlstm::testing::EmulatedStream stream(seed);
+  DeviceVector<float> memory(static_cast<std::size_t>(cuda::column_sums_bytes<Tuning>(rows, columns)) / sizeof(float),
+                             static_cast<float>(xlstm::tests::not_a_number));
+  xlstm::tests::DeviceStream stream(seed);
   cuda::column_sums<T, Tuning>(stream, x.device(), y.device().data(), memory.data());
   for (Index r = 0; r < rows; ++r) {
     for (Index c = 0; c < columns; ++c) y.host()(0, c) += x.host()(r, c);

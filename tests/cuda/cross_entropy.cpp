@@ -4,10 +4,10 @@
 #include <limits>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "twin_matrix.hpp"
 #include "xlstm/cell/gates.hpp"
 #include "xlstm/reference/training.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
@@ -17,6 +17,7 @@ using xlstm::Index;
 using xlstm::LossSum;
 using xlstm::NoSoftCap;
 using xlstm::Token;
+using xlstm::tests::DeviceVector;
 using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 using Cap = xlstm::SoftCap<30.0>;
@@ -24,15 +25,15 @@ using Cap = xlstm::SoftCap<30.0>;
 namespace {
 
 template <class C, class T>
-LossSum loss(TwinMatrix<T>& logits, const std::vector<Token>& targets, double z_loss, double gradient_scale,
+LossSum loss(TwinMatrix<T>& logits, const DeviceVector<Token>& targets, double z_loss, double gradient_scale,
              std::uint64_t schedule = 0) {
   const Index rows = logits.device().rows();
-  std::vector<cuda::RowLoss> memory(static_cast<std::size_t>(cuda::cross_entropy_bytes(rows)) / sizeof(cuda::RowLoss),
-                                    {xlstm::tests::not_a_number, xlstm::tests::not_a_number});
-  LossSum sum{7, 7, 7};
-  xlstm::testing::EmulatedStream stream(schedule);
-  cuda::cross_entropy<C, T>(stream, logits.device(), targets.data(), z_loss, gradient_scale, &sum, memory.data());
-  return sum;
+  DeviceVector<cuda::RowLoss> memory(static_cast<std::size_t>(cuda::cross_entropy_bytes(rows)) / sizeof(cuda::RowLoss),
+                                     {xlstm::tests::not_a_number, xlstm::tests::not_a_number});
+  DeviceVector<LossSum> sum(1, LossSum{7, 7, 7});
+  xlstm::tests::DeviceStream stream(schedule);
+  cuda::cross_entropy<C, T>(stream, logits.device(), targets.data(), z_loss, gradient_scale, sum.data(), memory.data());
+  return sum[0];
 }
 
 template <class C, class T>
@@ -40,7 +41,7 @@ void check(Index rows, Index vocabulary, double deviation, double z_loss, double
   for (std::uint64_t seed = 0; seed < 2; ++seed) {
     TwinMatrix<T> logits(rows, vocabulary, seed, layout, deviation);
     xlstm::Random random(seed);
-    std::vector<Token> targets;
+    DeviceVector<Token> targets;
     for (Index r = 0; r < rows; ++r) {
       const auto choice = random.below(static_cast<std::uint64_t>(vocabulary) + 1);
       targets.push_back(static_cast<Token>(choice) - 1);  // −1 is ignored
@@ -88,7 +89,7 @@ TEST_CASE("Logits far beyond the cap, and far apart without one", "[cuda]") {
 
 TEST_CASE("A batch of ignored targets, and one of none", "[cuda]") {
   TwinMatrix<float> logits(3, 20, 1);
-  const LossSum sum = loss<Cap>(logits, std::vector<Token>(3, ignored_target), 1e-4, 1);
+  const LossSum sum = loss<Cap>(logits, DeviceVector<Token>(3, ignored_target), 1e-4, 1);
   REQUIRE(sum.nll == 0);
   REQUIRE(sum.z_loss == 0);
   REQUIRE(sum.targets == 0);
@@ -121,8 +122,8 @@ TEST_CASE("A logit that is −∞ has no probability; one that is no number spoi
 TEST_CASE("Sums of many rows are the same bits in every schedule", "[cuda]") {
   constexpr Index rows = 2500;
   xlstm::Random random(1);
-  std::vector<Token> targets;
-  std::vector<cuda::RowLoss> losses;
+  DeviceVector<Token> targets;
+  DeviceVector<cuda::RowLoss> losses;
   LossSum expected;
   for (Index r = 0; r < rows; ++r) {
     targets.push_back(r % 7 == 0 ? ignored_target : 1);
@@ -131,8 +132,9 @@ TEST_CASE("Sums of many rows are the same bits in every schedule", "[cuda]") {
   }
   LossSum first;
   for (std::uint64_t schedule = 0; schedule < 3; ++schedule) {
-    LossSum sum;
-    xlstm::testing::emulate({1}, cuda::LossSumKernel{targets.data(), losses.data(), rows, &sum}, {.seed = schedule});
+    DeviceVector<LossSum> made(1);
+    xlstm::tests::run_on_device({1}, cuda::LossSumKernel{targets.data(), losses.data(), rows, made.data()}, schedule);
+    const LossSum sum = made[0];
     if (schedule == 0) first = sum;
     REQUIRE(sum.nll == first.nll);
     REQUIRE(sum.z_loss == first.z_loss);

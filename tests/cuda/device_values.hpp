@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tests of the device's backend share: it on an emulated device, values there, and their comparison.
+// What the tests of the device's backend share: it on a device, values there, and their comparison.
 #pragma once
 
 #include <cmath>
@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/cuda/backend.hpp"
-#include "xlstm/testing/emulated_runtime.hpp"
 
 namespace device_values {
 
@@ -19,7 +19,7 @@ using xlstm::f16;
 using xlstm::Index;
 
 template <class T>
-using Device = xlstm::cuda::Backend<T, xlstm::testing::EmulatedRuntime>;
+using Device = xlstm::cuda::Backend<T, xlstm::tests::DeviceRuntime>;
 
 inline std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 

@@ -5,17 +5,18 @@
 #include <utility>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "twin_matrix.hpp"
 #include "xlstm/reference/backend.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
+using xlstm::tests::DeviceVector;
 using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
-using Stream = xlstm::testing::EmulatedStream;
+using Stream = xlstm::tests::DeviceStream;
 
 namespace {
 
@@ -118,8 +119,8 @@ TEST_CASE("Gates at their limits: nothing overflows, and a NaN stays where it is
   const float infinite = std::numeric_limits<float>::infinity();
   const float largest = std::numeric_limits<float>::max();
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  std::vector<float> gate = {-infinite, -largest, -104, 0, 104, largest, infinite, nan};
-  std::vector<float> x(8, 1), y(8), capped = gate;
+  DeviceVector<float> gate = {-infinite, -largest, -104, 0, 104, largest, infinite, nan};
+  DeviceVector<float> x(8, 1), y(8), capped = gate;
   Stream stream;
   cuda::output_gate<float>(stream, {gate.data(), 1, 8}, {x.data(), 1, 8}, {y.data(), 1, 8});
   REQUIRE(y[0] == 0);
@@ -138,9 +139,9 @@ TEST_CASE("Gates at their limits: nothing overflows, and a NaN stays where it is
 
 TEST_CASE("Matrices without rows are nothing", "[cuda]") {
   Stream stream;
-  std::vector<float> y(4, 1);
+  DeviceVector<float> y(4, 1);
   cuda::add<float>(stream, {y.data(), 0, 4}, {y.data(), 0, 4});
-  REQUIRE(y == std::vector<float>(4, 1.0F));
+  REQUIRE(y == DeviceVector<float>(4, 1.0F));
 }
 
 /// A function of a program's own.
@@ -154,12 +155,12 @@ struct Hypotenuse {
 };
 
 TEST_CASE("A function of one's own, with a value of its own", "[cuda]") {
-  std::vector<float> a = {3, 5, 8}, b = {4, 12, 15}, length(3), scaled(3);
+  DeviceVector<float> a = {3, 5, 8}, b = {4, 12, 15}, length(3), scaled(3);
   Stream stream;
   cuda::map_elements<float, float>(stream, Hypotenuse{2}, {{a.data(), 1, 3}, {b.data(), 1, 3}},
                                    {{length.data(), 1, 3}, {scaled.data(), 1, 3}});
-  REQUIRE(length == std::vector<float>{5, 13, 17});
-  REQUIRE(scaled == std::vector<float>{6, 10, 16});
+  REQUIRE(length == DeviceVector<float>{5, 13, 17});
+  REQUIRE(scaled == DeviceVector<float>{6, 10, 16});
 }
 
 }  // namespace

@@ -4,15 +4,16 @@
 #include <span>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "twin_matrix.hpp"
 #include "xlstm/reference/backend.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
 using xlstm::Token;
+using xlstm::tests::DeviceVector;
 using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 
@@ -21,9 +22,9 @@ namespace {
 constexpr Index vocabulary = 12;
 
 /// Tokens that are often the same.
-std::vector<Token> tokens(Index count, std::uint64_t seed) {
+DeviceVector<Token> tokens(Index count, std::uint64_t seed) {
   xlstm::Random random(seed);
-  std::vector<Token> all;
+  DeviceVector<Token> all;
   for (Index i = 0; i < count; ++i) all.push_back(static_cast<Token>(random.below(2) == 0 ? 3 : random.below(12)));
   return all;
 }
@@ -40,7 +41,7 @@ void check(Index rows, Layout layout = {}) {
     const auto read = tokens(rows, seed);
     TwinMatrix<W> weight(vocabulary, Features, seed);
     auto y = TwinMatrix<Y>::filled(rows, Features, 3, layout);
-    xlstm::testing::EmulatedStream stream(seed);
+    xlstm::tests::DeviceStream stream(seed);
     cuda::embed<Features, W, Y>(stream, read.data(), weight.device().data(), y.template device<Features>());
     xlstm::reference::Backend<double>().embed(std::span(read), matrix<Features>(weight.host().data()),
                                               y.template host<Features>());
@@ -49,11 +50,11 @@ void check(Index rows, Layout layout = {}) {
 }
 
 template <Index Features, class T>
-std::vector<float> check_backward(const std::vector<Token>& read, Layout layout = {}, std::uint64_t schedule = 0) {
+std::vector<float> check_backward(const DeviceVector<Token>& read, Layout layout = {}, std::uint64_t schedule = 0) {
   const Index rows = static_cast<Index>(read.size());
   TwinMatrix<T> dy(rows, Features, 1, layout);
   TwinMatrix<float> dweight(vocabulary, Features, 2);
-  xlstm::testing::EmulatedStream stream(schedule);
+  xlstm::tests::DeviceStream stream(schedule);
   cuda::embed_backward<Features, T>(stream, read.data(), dy.template device<Features>(), dweight.device().data());
   auto expected = matrix<Features>(dweight.host().data());
   xlstm::reference::Backend<double>().embed_backward(
@@ -82,7 +83,7 @@ TEST_CASE("Gradients of rows with one token are added, few tokens and many", "[c
 }
 
 TEST_CASE("A token whose last occurrence is far", "[cuda]") {
-  auto read = std::vector<Token>(2100, 5);
+  auto read = DeviceVector<Token>(2100, 5);
   read.front() = 7;
   read.back() = 7;
   check_backward<4, float>(read);

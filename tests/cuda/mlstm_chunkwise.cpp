@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/reference/mlstm_recurrent.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
@@ -17,6 +17,7 @@ using xlstm::f16;
 using xlstm::Index;
 using xlstm::Run;
 using xlstm::StateSlots;
+using xlstm::tests::DeviceVector;
 
 namespace {
 
@@ -59,7 +60,7 @@ struct Errors {
   double m;
 };
 
-/// Sequences on the emulated device, and beside them in double, token by token.
+/// Sequences on the device, and beside them in double, token by token.
 template <class Cell, class T, class H, class Tuning = cuda::MLSTMChunkwiseTuning>
 class Sequences {
   struct Policy : xlstm::MLSTMPolicy {
@@ -110,10 +111,10 @@ class Sequences {
     run_.chunk_size = chunk_size;
     run_.starts = starts_.empty() ? nullptr : starts_.data();
     const Index rows = run_.rows();
-    std::vector<H> h(at(rows * Cell::v_width), H(not_a_number));
+    DeviceVector<H> h(at(rows * Cell::v_width), H(not_a_number));
     const Index bytes = cuda::mlstm_chunkwise_bytes<Cell, T, Tuning>(run_);
-    std::vector<cuda::Vector<float, 4>> memory(at(bytes / 16),
-                                               {{not_a_number, not_a_number, not_a_number, not_a_number}});
+    DeviceVector<cuda::Vector<float, 4>> memory(at(bytes / 16),
+                                                {{not_a_number, not_a_number, not_a_number, not_a_number}});
     const StateSlots<float> state{with_state ? found_slots_.data() : nullptr, offset};
     cuda::mlstm_chunkwise<Cell, T, float, H, Tuning>(stream_, run_, {q_.data(), rows}, {k_.data(), rows},
                                                      {v_.data(), rows}, {igate_.data(), rows}, {fgate_.data(), rows},
@@ -135,8 +136,8 @@ class Sequences {
   static constexpr Index size = offset + Cell::state_size;
 
   template <class U>
-  std::vector<U> normals(Index width, double mean, double deviation) {
-    std::vector<U> all;
+  DeviceVector<U> normals(Index width, double mean, double deviation) {
+    DeviceVector<U> all;
     for (Index i = 0; i < run_.rows() * width; ++i) all.push_back(U(mean + deviation * random_.normal()));
     return all;
   }
@@ -162,7 +163,7 @@ class Sequences {
   }
   /// The largest of |Δh| / ((A + |h| S) / d): with A and S what the sums that are h's numerator and denominator come to
   /// for absolute values, and d the denominator. So a sum that nearly cancels may be wrong by what its terms allow.
-  double error_of_h(const std::vector<H>& found, bool with_state) {
+  double error_of_h(const DeviceVector<H>& found, bool with_state) {
     using Plain = xlstm::MLSTMCell<Cell::heads, Cell::qk_dim, Cell::v_dim, PlainLike>;
     using Ones = xlstm::MLSTMCell<Cell::heads, Cell::qk_dim, 1, Policy>;
     using PlainOnes = xlstm::MLSTMCell<Cell::heads, Cell::qk_dim, 1, PlainLike>;
@@ -201,7 +202,7 @@ class Sequences {
     for (Index i = first; i < first + count; ++i) x[at(i)] = std::abs(x[at(i)]);
   }
   template <class U>
-  static std::vector<double> wide(const std::vector<U>& x) {
+  static std::vector<double> wide(const DeviceVector<U>& x) {
     return std::vector<double>(x.begin(), x.end());
   }
   template <class U>
@@ -218,13 +219,13 @@ class Sequences {
 
   Run run_;
   xlstm::Random random_;
-  xlstm::testing::EmulatedStream stream_;
-  std::vector<T> q_, k_, v_;
-  std::vector<float> igate_, fgate_;
-  std::vector<std::uint8_t> starts_;
-  std::vector<float> found_;
+  xlstm::tests::DeviceStream stream_;
+  DeviceVector<T> q_, k_, v_;
+  DeviceVector<float> igate_, fgate_;
+  DeviceVector<std::uint8_t> starts_;
+  DeviceVector<float> found_;
   std::vector<double> expected_;
-  std::vector<float*> found_slots_;
+  DeviceVector<float*> found_slots_;
   std::vector<double*> expected_slots_;
 };
 

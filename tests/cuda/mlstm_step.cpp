@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "own_policy.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/reference/mlstm_recurrent.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
@@ -17,6 +17,7 @@ using xlstm::f16;
 using xlstm::Index;
 using xlstm::MatrixView;
 using xlstm::StateSlots;
+using xlstm::tests::DeviceVector;
 
 namespace {
 
@@ -26,7 +27,7 @@ struct SigmoidPolicy : xlstm::MLSTMPolicy {
   using Normalizer = xlstm::NoNormalizer;
 };
 
-/// A batch that steps on the emulated device in fp32, and beside it in double.
+/// A batch that steps on the device in fp32, and beside it in double.
 template <class Cell, class T, class H>
 class Batch {
  public:
@@ -43,10 +44,10 @@ class Batch {
 
   /// One token: `forgets` says where a document starts. Returns the largest error of h and of the states, each relative
   /// to the largest value.
-  std::pair<double, double> step(std::vector<std::uint8_t> forgets = {}) {
+  std::pair<double, double> step(const DeviceVector<std::uint8_t>& forgets = {}) {
     const auto q = inputs<T>(Cell::qk_width), k = inputs<T>(Cell::qk_width), v = inputs<T>(Cell::v_width);
     const auto igate = inputs<float>(Cell::heads, 0, 8), fgate = inputs<float>(Cell::heads, 3, 8);
-    std::vector<H> h(at(sequences_ * Cell::v_width), H(std::numeric_limits<float>::quiet_NaN()));
+    DeviceVector<H> h(at(sequences_ * Cell::v_width), H(std::numeric_limits<float>::quiet_NaN()));
     std::vector<double> expected_h(h.size());
     const std::uint8_t* starts = forgets.empty() ? nullptr : forgets.data();
 
@@ -85,13 +86,13 @@ class Batch {
  private:
   static std::size_t at(Index i) { return static_cast<std::size_t>(i); }
   template <class U>
-  std::vector<U> inputs(Index width, double mean = 0, double deviation = 1) {
-    std::vector<U> all;
+  DeviceVector<U> inputs(Index width, double mean = 0, double deviation = 1) {
+    DeviceVector<U> all;
     for (Index i = 0; i < sequences_ * width; ++i) all.push_back(U(mean + deviation * random_.normal()));
     return all;
   }
   template <class U>
-  static std::vector<double> wide(const std::vector<U>& x) {
+  static std::vector<double> wide(const DeviceVector<U>& x) {
     return std::vector<double>(x.begin(), x.end());
   }
   template <class Found>
@@ -109,11 +110,11 @@ class Batch {
   Index sequences_;
   Index offset_;
   xlstm::Random random_;
-  xlstm::testing::EmulatedStream stream_;
-  std::vector<unsigned> tickets_;
-  std::vector<cuda::Vector<float, 4>> found_;  ///< for its alignment
+  xlstm::tests::DeviceStream stream_;
+  DeviceVector<unsigned> tickets_;
+  DeviceVector<cuda::Vector<float, 4>> found_;  ///< for its alignment
   std::vector<double> expected_;
-  std::vector<float*> found_slots_;
+  DeviceVector<float*> found_slots_;
   std::vector<double*> expected_slots_;
 };
 
@@ -162,7 +163,7 @@ TEST_CASE("A document's start forgets the state, whatever is in it", "[cuda]") {
   batch.step();
   batch.step();
   batch.spoil(1);
-  for (const std::vector<std::uint8_t>& forgets : {std::vector<std::uint8_t>{0, 1, 0}, {0, 0, 0}, {1, 0, 1}}) {
+  for (const DeviceVector<std::uint8_t>& forgets : {DeviceVector<std::uint8_t>{0, 1, 0}, {0, 0, 0}, {1, 0, 1}}) {
     const auto [h, state] = batch.step(forgets);
     CHECK(h < 1e-5);
     CHECK(state < 1e-5);

@@ -4,16 +4,16 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/cuda/math.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
-using xlstm::testing::emulate;
+using xlstm::tests::run_on_device;
 
-namespace {
+namespace mma_tests {  // named: nvcc confuses a kernel's unnamed namespace with Catch2's inside it
 
 // The tables of the PTX manual, some entries each: the element of lane 5 (group 1, thread 1 in it).
 static_assert(cuda::FragmentA<bf16>::row(5, 0) == 1 && cuda::FragmentA<bf16>::column(5, 0) == 2);
@@ -39,7 +39,7 @@ struct Product {
   static constexpr int threads = 32;
 
   template <cuda::DeviceThread Thread>
-  void operator()(Thread& thread) const {
+  XLSTM_DEVICE void operator()(Thread& thread) const {
     auto left = thread.template shared<A>();
     auto right = thread.template shared<B>();
     for (int i = thread.lane(); i < 256; i += 32) {
@@ -67,8 +67,8 @@ struct Product {
 
 TEMPLATE_TEST_CASE("A warp multiplies 16 × 16 by 16 × 8", "[cuda]", bf16, f16) {
   xlstm::Random random(3);
-  std::vector<TestType> a(256), b(128);
-  std::vector<float> c(128), expected(128);
+  xlstm::tests::DeviceVector<TestType> a(256), b(128);
+  xlstm::tests::DeviceVector<float> c(128), expected(128);
   for (auto& x : a) x = TestType(random.normal());
   for (auto& x : b) x = TestType(random.normal());
   for (auto& x : c) x = static_cast<float>(random.normal());
@@ -80,10 +80,10 @@ TEMPLATE_TEST_CASE("A warp multiplies 16 × 16 by 16 × 8", "[cuda]", bf16, f16)
     expected[i] = static_cast<float>(sum);
   }
   auto rows = c;
-  emulate({}, Product<TestType, false>{a.data(), b.data(), rows.data()});
+  run_on_device({}, Product<TestType, false>{a.data(), b.data(), rows.data()});
   REQUIRE(rows == expected);
   auto columns = c;
-  emulate({}, Product<TestType, true>{a.data(), b.data(), columns.data()});
+  run_on_device({}, Product<TestType, true>{a.data(), b.data(), columns.data()});
   REQUIRE(columns == expected);
 }
 
@@ -111,4 +111,4 @@ TEST_CASE("Two elements in a register", "[cuda]") {
   REQUIRE(float{cuda::unpack<bf16>(packed, 1)} == -2.0F);
 }
 
-}  // namespace
+}  // namespace mma_tests

@@ -4,9 +4,9 @@
 #include <limits>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "twin_matrix.hpp"
 #include "xlstm/reference/backend.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
@@ -25,7 +25,7 @@ void check(Index rows, bool with_bias, Layout layout = {}, double mean = 0) {
     TwinMatrix<W> weight(1, width, seed + 10), bias(1, width, seed + 20);
     auto y = TwinMatrix<Y>::filled(rows, width, 3, layout);
     auto means = TwinMatrix<float>::filled(rows, Heads, 3), scales = means;
-    xlstm::testing::EmulatedStream stream(seed);
+    xlstm::tests::DeviceStream stream(seed);
     cuda::multihead_norm<Heads, width, X, W, Y>(
         stream, x.template device<width>(), weight.device().data(), with_bias ? bias.device().data() : nullptr, 1e-6,
         y.template device<width>(), means.device().data(), scales.device().data());
@@ -77,9 +77,9 @@ TEST_CASE("The mean is taken away before squares are summed", "[cuda]") {
 
 TEST_CASE("Multi-head norm of no rows is nothing; a NaN stays in its head; mean and scale may go unsaved", "[cuda]") {
   check<2, 8, float, float, float>(0, false);
-  std::vector<float> x(3 * 64, 1.0F), y(x.size()), weight(64, 1.0F);
+  xlstm::tests::DeviceVector<float> x(3 * 64, 1.0F), y(x.size()), weight(64, 1.0F);
   x[70] = std::numeric_limits<float>::quiet_NaN();
-  xlstm::testing::EmulatedStream stream;
+  xlstm::tests::DeviceStream stream;
   cuda::multihead_norm<2, 64, float, float, float>(stream, {x.data(), 3}, weight.data(), nullptr, 1e-6, {y.data(), 3},
                                                    nullptr, nullptr);
   for (std::size_t i = 0; i < y.size(); ++i) {

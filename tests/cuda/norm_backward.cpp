@@ -2,9 +2,9 @@
 #include "xlstm/cuda/norm_backward.hpp"
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "twin_matrix.hpp"
 #include "xlstm/reference/backend.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
@@ -12,6 +12,7 @@ using xlstm::f16;
 using xlstm::Index;
 using xlstm::MatrixView;
 using xlstm::VectorParameter;
+using xlstm::tests::DeviceVector;
 using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 
@@ -39,9 +40,9 @@ std::vector<float> check(Index rows, bool with_bias, Layout layout = {}, std::ui
   TwinMatrix<W> weight(1, width, 4);
   TwinMatrix<float> mean(rows, heads, 5, {}, 0.3), scale(rows, heads, 6, {}, 0.2, 1), dweight(1, width, 7),
       dbias(1, width, 8);
-  std::vector<float> memory(static_cast<std::size_t>(cuda::norm_backward_bytes<FewParts>(width, with_bias)) /
-                            sizeof(float));
-  xlstm::testing::EmulatedStream stream(schedule);
+  DeviceVector<float> memory(static_cast<std::size_t>(cuda::norm_backward_bytes<FewParts>(width, with_bias)) /
+                             sizeof(float));
+  xlstm::tests::DeviceStream stream(schedule);
   float* device_dbias = with_bias ? dbias.device().data() : nullptr;
   if constexpr (Heads == 0) {
     cuda::rms_norm_backward<width, T, W, FewParts>(
@@ -113,8 +114,8 @@ TEST_CASE("Gradients of what rows share are the same bits in every schedule", "[
 
 TEST_CASE("dx may be written over dy", "[cuda]") {
   TwinMatrix<float> x(5, 48, 1), dy(5, 48, 2), dx(5, 48, 3), weight(1, 48, 4), mean(5, 2, 5), scale(5, 2, 6);
-  std::vector<float> dweight(48), memory(static_cast<std::size_t>(cuda::norm_backward_bytes(48, false)) / 4);
-  xlstm::testing::EmulatedStream stream(1);
+  DeviceVector<float> dweight(48), memory(static_cast<std::size_t>(cuda::norm_backward_bytes(48, false)) / 4);
+  xlstm::tests::DeviceStream stream(1);
   const auto run = [&](MatrixView<float, 48> to) {
     cuda::multihead_norm_backward<2, 48, float, float>(stream, x.device<48>(), weight.device().data(),
                                                        mean.device().data(), scale.device().data(), dy.device<48>(), to,

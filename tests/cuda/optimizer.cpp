@@ -2,24 +2,25 @@
 #include "xlstm/cuda/optimizer.hpp"
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "twin_matrix.hpp"
 #include "xlstm/reference/training.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::Index;
+using xlstm::tests::DeviceVector;
 using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 
 namespace {
 
 double squared_norm(const float* x, Index count, std::uint64_t seed) {
-  std::vector<double> memory(static_cast<std::size_t>(cuda::squared_norm_bytes(count)) / sizeof(double),
-                             xlstm::tests::not_a_number);
-  double sum = 7;
-  xlstm::testing::EmulatedStream stream(seed);
-  cuda::squared_norm(stream, x, count, &sum, memory.data());
-  return sum;
+  DeviceVector<double> memory(static_cast<std::size_t>(cuda::squared_norm_bytes(count)) / sizeof(double),
+                              xlstm::tests::not_a_number);
+  DeviceVector<double> sum(1, 7.0);
+  xlstm::tests::DeviceStream stream(seed);
+  cuda::squared_norm(stream, x, count, sum.data(), memory.data());
+  return sum[0];
 }
 
 TEST_CASE("Sums of squares of any number of values, the same bits in every schedule", "[cuda]") {
@@ -34,7 +35,7 @@ TEST_CASE("Sums of squares of any number of values, the same bits in every sched
 }
 
 TEST_CASE("Sums of squares keep what is small beside what is large", "[cuda]") {
-  std::vector<float> x(40000, 1.0F);
+  DeviceVector<float> x(40000, 1.0F);
   x[0] = 16384;  // sums in fp32 would lose the ones, here those beside it alone may
   REQUIRE(squared_norm(x.data(), 40000, 1) == Approx(268435456.0 + 39999).epsilon(1e-7));
 }
@@ -44,7 +45,7 @@ TEST_CASE("Steps of AdamW follow the reference", "[cuda]") {
     for (const Layout layout : {Layout{}, Layout{.offset = 3}}) {
       TwinMatrix<float> parameter(1, count, 1, layout);
       auto m = TwinMatrix<float>::filled(1, count, 0, layout), v = m;
-      xlstm::testing::EmulatedStream stream(1);
+      xlstm::tests::DeviceStream stream(1);
       for (Index step = 1; step <= 4; ++step) {
         TwinMatrix<float> gradient(1, count, 10 + static_cast<std::uint64_t>(step), layout, step == 3 ? 1e-6 : 10);
         const xlstm::AdamWStep settings{.learning_rate = 0.01,
@@ -67,7 +68,7 @@ TEST_CASE("Steps of AdamW follow the reference", "[cuda]") {
 }
 
 TEST_CASE("A step over no parameters is nothing", "[cuda]") {
-  xlstm::testing::EmulatedStream stream;
+  xlstm::tests::DeviceStream stream;
   cuda::adamw(stream, nullptr, nullptr, nullptr, nullptr, 0, {});
   SUCCEED();
 }

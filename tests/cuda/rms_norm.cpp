@@ -4,27 +4,28 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/reference/backend.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
 using xlstm::MatrixView;
+using xlstm::tests::DeviceVector;
 
 namespace {
 
 template <class T>
-std::vector<T> normals(Index count, std::uint64_t seed) {
+DeviceVector<T> normals(Index count, std::uint64_t seed) {
   xlstm::Random random(seed);
-  std::vector<T> all;
+  DeviceVector<T> all;
   for (Index i = 0; i < count; ++i) all.push_back(T(random.normal()));
   return all;
 }
 template <class T>
-std::vector<double> widened(const std::vector<T>& x) {
+std::vector<double> widened(const DeviceVector<T>& x) {
   return std::vector<double>(x.begin(), x.end());
 }
 
@@ -35,9 +36,9 @@ void check(Index rows, Index stride, bool with_bias, std::uint64_t seed) {
   const auto x = normals<X>(rows * stride, seed);
   const auto weight = normals<W>(D, seed + 1);
   const auto bias = normals<W>(D, seed + 2);
-  std::vector<Y> y(static_cast<std::size_t>(rows * stride), Y(7.0F));
-  std::vector<float> scale(static_cast<std::size_t>(rows));
-  xlstm::testing::EmulatedStream stream(seed);
+  DeviceVector<Y> y(static_cast<std::size_t>(rows * stride), Y(7.0F));
+  DeviceVector<float> scale(static_cast<std::size_t>(rows));
+  xlstm::tests::DeviceStream stream(seed);
   cuda::rms_norm<D, X, W, Y>(stream, {x.data(), rows, D, stride}, weight.data(), with_bias ? bias.data() : nullptr,
                              1e-6, {y.data(), rows, D, stride}, scale.data());
 
@@ -86,9 +87,9 @@ TEST_CASE("RMS norm of 16-bit elements rounds once, at the end", "[cuda]") {
 
 TEST_CASE("RMS norm of no rows is nothing, and keeps a NaN to its row", "[cuda]") {
   check<64, float, float, float>(0, 64, false, 1);
-  std::vector<float> x(3 * 64, 1.0F), y(x.size()), weight(64, 1.0F);
+  DeviceVector<float> x(3 * 64, 1.0F), y(x.size()), weight(64, 1.0F);
   x[70] = std::numeric_limits<float>::quiet_NaN();
-  xlstm::testing::EmulatedStream stream;
+  xlstm::tests::DeviceStream stream;
   cuda::rms_norm<64, float, float, float>(stream, {x.data(), 3}, weight.data(), nullptr, 0.0, {y.data(), 3}, nullptr);
   REQUIRE(std::isnan(y[64]));
   REQUIRE(std::isnan(y[127]));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kernels may ask of a thread (cuda/thread.hpp), as the emulation answers it.
+// What kernels may ask of a thread (cuda/thread.hpp), as the device answers it.
 #include "xlstm/cuda/thread.hpp"
 
 #include <algorithm>
@@ -8,16 +8,16 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "every_function.hpp"
 #include "xlstm/cuda/collective.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::Index;
-using xlstm::testing::emulate;
-using xlstm::testing::EmulationOptions;
+using xlstm::tests::DeviceVector;
+using xlstm::tests::run_on_device;
 
-namespace {
+namespace thread_tests {  // named: nvcc confuses a kernel's unnamed namespace with Catch2's inside it
 
 /// A kernel from a function of the thread: `F::run(thread, y)`.
 template <int Threads, class F, class T, class S = cuda::SharedLayout<>>
@@ -26,22 +26,22 @@ struct Kernel {
   static constexpr int threads = Threads;
   using Shared = S;
   template <cuda::DeviceThread Thread>
-  void operator()(Thread& thread) const {
+  XLSTM_DEVICE void operator()(Thread& thread) const {
     F::run(thread, y);
   }
 };
 
 /// What the one block of the kernel writes to its `count` values, which start as −1.
 template <int Threads, class F, class T = int, class S = cuda::SharedLayout<>>
-std::vector<T> run(std::size_t count, std::uint64_t seed = 1) {
-  std::vector<T> y(count, T(-1));
-  emulate({}, Kernel<Threads, F, T, S>{y.data()}, {.seed = seed});
+DeviceVector<T> run(std::size_t count, std::uint64_t seed = 1) {
+  DeviceVector<T> y(count, T(-1));
+  run_on_device({}, Kernel<Threads, F, T, S>{y.data()}, seed);
   return y;
 }
 
 struct Numbers {
   template <class Thread>
-  static void run(Thread& thread, int* y) {
+  XLSTM_DEVICE static void run(Thread& thread, int* y) {
     y[thread.index()] = thread.warp() * 100 + thread.lane() + (Thread::block_threads == 96 ? 1000 : 0);
   }
 };
@@ -50,7 +50,7 @@ struct Places {
   int* visits;
   static constexpr int threads = 32;
   template <cuda::DeviceThread Thread>
-  void operator()(Thread& thread) const {
+  XLSTM_DEVICE void operator()(Thread& thread) const {
     const auto at = thread.block_index();
     const auto of = thread.block_count();
     thread.atomic_add(visits + (at.z * of.y + at.y) * of.x + at.x, 1);
@@ -66,19 +66,21 @@ TEST_CASE("A thread knows its warp and lane", "[cuda]") {
 }
 
 TEST_CASE("Every block of a grid runs once", "[cuda]") {
-  std::vector<int> visits(2 * 3 * 5);
-  emulate({2, 3, 5}, Places{visits.data()});
-  REQUIRE(visits == std::vector<int>(30, 32));
-  emulate({2, 0, 5}, Places{visits.data()});
-  REQUIRE(visits == std::vector<int>(30, 32));
+  DeviceVector<int> visits(2 * 3 * 5);
+  run_on_device({2, 3, 5}, Places{visits.data()});
+  REQUIRE(visits == DeviceVector<int>(30, 32));
+  run_on_device({2, 0, 5}, Places{visits.data()});
+  REQUIRE(visits == DeviceVector<int>(30, 32));
 }
+
+#if !defined(XLSTM_ON_DEVICE)
 
 struct Order {
   int* order;
   int* next;
   static constexpr int threads = 64;
   template <cuda::DeviceThread Thread>
-  void operator()(Thread& thread) const {
+  XLSTM_DEVICE void operator()(Thread& thread) const {
     order[(*next)++] = thread.block_index().x * threads + thread.index();
   }
 };
@@ -87,7 +89,7 @@ TEST_CASE("The seed decides the order of blocks and threads, and nothing else do
   const auto order = [](std::uint64_t seed) {
     std::vector<int> all(256);
     int next = 0;
-    emulate({4}, Order{all.data(), &next}, {.seed = seed});
+    run_on_device({4}, Order{all.data(), &next}, seed);
     return all;
   };
   std::set<std::vector<int>> different;
@@ -104,9 +106,11 @@ TEST_CASE("The seed decides the order of blocks and threads, and nothing else do
   REQUIRE(first_blocks.size() > 1);
 }
 
+#endif
+
 struct Shuffles {
   template <class Thread>
-  static void run(Thread& thread, double* y) {
+  XLSTM_DEVICE static void run(Thread& thread, double* y) {
     struct Pair {
       int a;
       float b;
@@ -133,7 +137,7 @@ TEST_CASE("Shuffles move the lanes' values", "[cuda]") {
 
 struct Votes {
   template <class Thread>
-  static void run(Thread& thread, int* y) {
+  XLSTM_DEVICE static void run(Thread& thread, int* y) {
     const bool odd = thread.lane() % 2 == 1;
     y[thread.index()] = (thread.any(odd) ? 1 : 0) + (thread.all(odd) ? 2 : 0) + (thread.all(true) ? 4 : 0) +
                         (thread.any(false) ? 8 : 0) + (thread.ballot(odd) == 0xaaaaaaaaU ? 16 : 0) +
@@ -142,12 +146,12 @@ struct Votes {
 };
 
 TEST_CASE("Votes count the lanes of one warp", "[cuda]") {
-  REQUIRE(run<64, Votes>(64) == std::vector<int>(64, 1 + 4 + 16 + 32));
+  REQUIRE(run<64, Votes>(64) == DeviceVector<int>(64, 1 + 4 + 16 + 32));
 }
 
 struct Reductions {
   template <class Thread>
-  static void run(Thread& thread, int* y) {
+  XLSTM_DEVICE static void run(Thread& thread, int* y) {
     const int i = thread.index();
     y[i] = cuda::warp_reduce(thread, i, cuda::Sum{});
     y[128 + i] = cuda::warp_inclusive_scan(thread, i, cuda::Sum{});
@@ -171,7 +175,7 @@ struct Neighbours {
   struct Values : cuda::SharedArray<int, 256> {};
   using Shared = cuda::SharedLayout<cuda::SharedArray<float, 3>, Values>;
   template <class Thread>
-  static void run(Thread& thread, int* y) {
+  XLSTM_DEVICE static void run(Thread& thread, int* y) {
     auto values = thread.template shared<Values>();
     const int i = thread.index();
     for (int round = 0; round < 3; ++round) {
@@ -203,7 +207,7 @@ struct WarpNeighbours {
   struct Values : cuda::SharedArray<int, 64> {};
   using Shared = cuda::SharedLayout<Values>;
   template <class Thread>
-  static void run(Thread& thread, int* y) {
+  XLSTM_DEVICE static void run(Thread& thread, int* y) {
     auto values = thread.template shared<Values>() + 32 * thread.warp();
     values[thread.lane()] = thread.index();
     thread.sync_warp();
@@ -220,7 +224,7 @@ struct Vectors {
   struct Values : cuda::SharedArray<float, 128> {};
   using Shared = cuda::SharedLayout<Values>;
   template <class Thread>
-  static void run(Thread& thread, float* y) {
+  XLSTM_DEVICE static void run(Thread& thread, float* y) {
     auto values = thread.template shared<Values>();
     const int at = 4 * thread.index();
     thread.store(values + at, thread.template load<4>(y + at));
@@ -244,7 +248,7 @@ struct Atomics {
   unsigned* tickets;
   static constexpr int threads = 64;
   template <cuda::DeviceThread Thread>
-  void operator()(Thread& thread) const {
+  XLSTM_DEVICE void operator()(Thread& thread) const {
     auto sum = thread.template shared<Sum>();
     if (thread.index() == 0) sum[0] = 0;
     thread.sync_block();
@@ -258,10 +262,10 @@ struct Atomics {
 };
 
 TEST_CASE("Atomic additions need no barrier among themselves, and return what was there", "[cuda]") {
-  float total = 0;
-  std::vector<unsigned> tickets(2 + 3 * 64);
-  emulate({3}, Atomics{&total, tickets.data()});
-  REQUIRE(total == 3 * 64 * 3);
+  DeviceVector<float> total(1);
+  DeviceVector<unsigned> tickets(2 + 3 * 64);
+  run_on_device({3}, Atomics{total.data(), tickets.data()});
+  REQUIRE(total[0] == 3 * 64 * 3);
   REQUIRE(tickets[1] == 192);
   REQUIRE(std::count(tickets.begin() + 2, tickets.end(), 1U) == 192);
 }
@@ -276,7 +280,7 @@ struct Pipeline {
   static constexpr int threads = 32;
 
   template <class Thread>
-  void copy(Thread& thread, int tile) const {
+  XLSTM_DEVICE void copy(Thread& thread, int tile) const {
     const int first = tile * 128 + 4 * thread.index();
     const int valid = std::clamp(count - first, 0, 4);
     thread.template copy_async<4>(thread.template shared<Tiles>() + tile % 2 * 128 + 4 * thread.index(),
@@ -284,7 +288,7 @@ struct Pipeline {
     thread.copy_async_commit();
   }
   template <cuda::DeviceThread Thread>
-  void operator()(Thread& thread) const {
+  XLSTM_DEVICE void operator()(Thread& thread) const {
     auto tiles = thread.template shared<Tiles>();
     const int last = (count + 127) / 128;
     float sum = 0;
@@ -304,17 +308,19 @@ struct Pipeline {
 
 TEST_CASE("Asynchronous copies arrive with their wait, zeros after what is valid", "[cuda]") {
   for (const int count : {1, 127, 128, 130, 1001}) {
-    std::vector<float> x(static_cast<std::size_t>((count + 3) / 4 * 4), 0.0F);
+    DeviceVector<float> x(static_cast<std::size_t>((count + 3) / 4 * 4), 0.0F);
     for (int i = 0; i < count; ++i) x[static_cast<std::size_t>(i)] = static_cast<float>(i + 1);
-    float y = -1;
-    emulate({}, Pipeline{x.data(), &y, count}, {.seed = static_cast<std::uint64_t>(count)});
-    REQUIRE(y == static_cast<float>(count * (count + 1) / 2));
+    DeviceVector<float> y(1, -1.0F);
+    run_on_device({}, Pipeline{x.data(), y.data(), count}, static_cast<std::uint64_t>(count));
+    REQUIRE(y[0] == static_cast<float>(count * (count + 1) / 2));
   }
 }
 
+#if !defined(XLSTM_ON_DEVICE)
+
 struct Throws {
   template <class Thread>
-  static void run(Thread& thread, int*) {
+  XLSTM_DEVICE static void run(Thread& thread, int*) {
     if (thread.index() == 40) throw std::domain_error("thread 40");
     const std::vector<int> freed(100);
     thread.sync_block();
@@ -324,26 +330,32 @@ struct Throws {
 TEST_CASE("An exception in a kernel reaches the caller, and the other threads are unwound", "[cuda]") {
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
     REQUIRE_THROWS_AS((run<64, Throws>(1, seed)), std::domain_error);
-    REQUIRE(run<64, Votes>(64, seed) == std::vector<int>(64, 53));
+    REQUIRE(run<64, Votes>(64, seed) == DeviceVector<int>(64, 53));
   }
 }
+
+#endif
 
 TEST_CASE("All of them, in one kernel", "[cuda]") {
   using xlstm::tests::EveryFunction;
-  std::vector<cuda::Vector<float, 4>> x(64);
+  DeviceVector<cuda::Vector<float, 4>> x(64);
   for (int i = 0; i < 256; ++i) x[static_cast<std::size_t>(i / 4)][i % 4] = static_cast<float>(i);
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
-    int passed = 0;
-    emulate({2}, EveryFunction{x.data()->values, &passed}, {.seed = seed});
-    REQUIRE(passed == 2 * EveryFunction::threads * EveryFunction::checks);
+    DeviceVector<int> passed(1);
+    run_on_device({2}, EveryFunction{x.data()->values, passed.data()}, seed);
+    REQUIRE(passed[0] == 2 * EveryFunction::threads * EveryFunction::checks);
   }
 }
 
+#if !defined(XLSTM_ON_DEVICE)
+
 TEST_CASE("A grid that CUDA would not take is refused", "[cuda]") {
-  REQUIRE_THROWS_WITH((emulate({1, 65536}, Places{nullptr})),
+  REQUIRE_THROWS_WITH((run_on_device({1, 65536}, Places{nullptr})),
                       Contains("Places with 1 × 65536 × 1 blocks; expected none negative, and at most 65535"));
-  REQUIRE_THROWS_AS((emulate({-1}, Places{nullptr})), xlstm::Error);
+  REQUIRE_THROWS_AS((run_on_device({-1}, Places{nullptr})), xlstm::Error);
 }
+
+#endif
 
 struct Layouts {
   struct A : cuda::SharedArray<xlstm::bf16, 3> {};
@@ -377,7 +389,7 @@ struct Phases {
   struct Third : cuda::SharedArray<int, 32> {};
   using Shared = cuda::SharedLayout<cuda::SharedOverlay<First, cuda::SharedLayout<Second, Third>>>;
   template <class Thread>
-  static void run(Thread& thread, int* y) {
+  XLSTM_DEVICE static void run(Thread& thread, int* y) {
     auto first = thread.template shared<First>();
     auto third = thread.template shared<Third>();
     const int i = thread.index();
@@ -400,4 +412,4 @@ TEST_CASE("Phases of a kernel share memory", "[cuda]") {
   for (int i = 0; i < 64; ++i) REQUIRE(y[static_cast<std::size_t>(i)] == 64 - i % 32);
 }
 
-}  // namespace
+}  // namespace thread_tests

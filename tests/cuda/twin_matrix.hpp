@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "xlstm/core/element.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/core/view.hpp"
@@ -89,7 +90,7 @@ class TwinMatrix {
   Index cols_;
   Index stride_;
   Index offset_;
-  std::vector<T> memory_;
+  DeviceVector<T> memory_;
   std::vector<double> wide_;
 };
 
