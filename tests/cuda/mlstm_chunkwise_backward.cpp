@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "own_policy.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/reference/mlstm_backward.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
@@ -19,6 +19,7 @@ using xlstm::f16;
 using xlstm::Index;
 using xlstm::Run;
 using xlstm::StateSlots;
+using xlstm::tests::DeviceVector;
 
 namespace {
 
@@ -64,7 +65,7 @@ struct Errors {
   double q, k, v, igate, fgate, c, n;
 };
 
-/// Sequences on the emulated device, and beside them in double, token by token.
+/// Sequences on the device, and beside them in double, token by token.
 template <class Cell, class T, class Tuning = cuda::MLSTMChunkwiseTuning>
 class Sequences {
  public:
@@ -125,8 +126,8 @@ class Sequences {
   static constexpr Index size = offset + Cell::state_size;
 
   template <class U>
-  std::vector<U> normals(Index width, double mean, double deviation) {
-    std::vector<U> all;
+  DeviceVector<U> normals(Index width, double mean, double deviation) {
+    DeviceVector<U> all;
     for (Index i = 0; i < run_.rows() * width; ++i) all.push_back(U(mean + deviation * random_.normal()));
     return all;
   }
@@ -173,16 +174,16 @@ class Sequences {
   Gradients on_device() {
     const Index rows = run_.rows();
     auto dstate = dstate_;
-    xlstm::testing::EmulatedStream stream(seed_++);
+    xlstm::tests::DeviceStream stream(seed_++);
     auto last_state = state_;
-    std::vector<float*> state_slots, last_slots, dstate_slots;
+    DeviceVector<float*> state_slots, last_slots, dstate_slots;
     for (Index b = 0; b < run_.sequences; ++b) {
       state_slots.push_back(state_.data() + b * size);
       last_slots.push_back(last_state.data() + b * size);
       dstate_slots.push_back(dstate.data() + b * size);
     }
-    std::vector<T> h(v_.size()), dq(q_.size(), T(not_a_number)), dk = dq, dv(v_.size(), T(not_a_number));
-    std::vector<float> di(igate_.size(), not_a_number), df = di, inverse = di, sign = di;
+    DeviceVector<T> h(v_.size()), dq(q_.size(), T(not_a_number)), dk = dq, dv(v_.size(), T(not_a_number));
+    DeviceVector<float> di(igate_.size(), not_a_number), df = di, inverse = di, sign = di;
     const cuda::MLSTMDenominators denominators{inverse.data(), sign.data()};
     const auto before = state_;
     {
@@ -212,12 +213,12 @@ class Sequences {
             part(first, 0, Cell::n_offset),
             part(first, Cell::n_offset, Cell::m_offset)};
   }
-  static std::vector<cuda::Vector<float, 4>> device_memory(Index bytes) {
-    return std::vector<cuda::Vector<float, 4>>(at(bytes / 16),
-                                               {{not_a_number, not_a_number, not_a_number, not_a_number}});
+  static DeviceVector<cuda::Vector<float, 4>> device_memory(Index bytes) {
+    return DeviceVector<cuda::Vector<float, 4>>(at(bytes / 16),
+                                                {{not_a_number, not_a_number, not_a_number, not_a_number}});
   }
   template <class U>
-  static std::vector<double> wide(const std::vector<U>& x) {
+  static std::vector<double> wide(const DeviceVector<U>& x) {
     std::vector<double> values;
     for (const U value : x) values.push_back(static_cast<double>(float{value}));
     return values;
@@ -248,10 +249,10 @@ class Sequences {
   std::uint64_t seed_;
   bool has_states_ = false;
   Index spoilt_ = -1;
-  std::vector<T> q_, k_, v_, dh_;
-  std::vector<float> igate_, fgate_;
-  std::vector<std::uint8_t> starts_;
-  std::vector<float> state_, dstate_;
+  DeviceVector<T> q_, k_, v_, dh_;
+  DeviceVector<float> igate_, fgate_;
+  DeviceVector<std::uint8_t> starts_;
+  DeviceVector<float> state_, dstate_;
 };
 
 template <class T>
