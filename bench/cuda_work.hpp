@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels of include/xlstm/cuda must read, write and compute at the sizes of the 7B: every byte of an input
+// read once and of a result written once. Operations count as in nn/: an addition or a multiplication is one, as is an
+// exponential, which costs more. cuda_floors.cpp makes floors of them, cuda_kernels.cu measures beside them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "xlstm/cuda/mlstm_chunkwise_tuning.hpp"
+#include "xlstm/model/presets.hpp"
+
+namespace xlstm::bench {
+
+struct Work {
+  double bytes = 0;
+  double fp32 = 0;
+  double products = 0;
+};
+struct KernelWork {
+  std::string kernel;
+  Work work;
+};
+
+namespace work_of_7b {
+
+inline constexpr ModelConfig model = presets::xlstm_7b;
+inline constexpr double half = 2, single = 4;  // bytes of bf16 and fp32
+inline constexpr double D = model.embedding_dim, F = model.ffn_dim(), H = model.num_heads;
+inline constexpr double vocabulary = model.vocab_size;
+inline constexpr double Q = model.qk_head_dim(), V = model.v_head_dim();
+inline constexpr double width = H * V;
+inline constexpr double state = H * (Q * V + Q + 1);
+
+/// Of `rows` tokens: `read` and `written` matrices of `columns` in bf16, and operations for each element.
+constexpr Work elements(double rows, double columns, double read, double written, double operations) {
+  return {half * rows * columns * (read + written), operations * rows * columns};
+}
+constexpr Work plus(Work work, double bytes) {
+  work.bytes += bytes;
+  return work;
+}
+
+/// One token for each of some sequences: the whole state, in and out.
+constexpr Work step(double sequences) {
+  return {sequences * (2 * single * state + half * (2 * H * Q + 2 * width) + 2 * single * H),
+          sequences * 5 * H * Q * V};
+}
+
+inline std::vector<KernelWork> of_texts(double sequences, double length) {
+  const double rows = sequences * length;
+  const double L = cuda::MLSTMChunkwiseTuning::chunk_size, chunks = sequences * length / L;
+  const double states = half * chunks * H * Q * V;
+  const double q = half * rows * H * Q, v = half * rows * width, gates = single * rows * H;
+  const double with_state = 2 * rows * H * Q * V;                  // products k vᵀ, or with C
+  const double inside = rows * H * (L + 1) / 2 * (2 * Q + 2 * V);  // q·k and P·v, up to the token itself
+  return {
+      {"embed", plus(elements(rows, D, 1, 1, 0), 4 * rows)},
+      {"rms_norm", plus(elements(rows, D, 1, 1, 4), single * rows)},
+      {"multihead_norm", plus(elements(rows, width, 1, 1, 7), 2 * single * rows * H)},
+      {"output_gate", elements(rows, width, 2, 1, 5)},
+      {"swiglu", elements(rows, F, 2, 1, 6)},
+      {"add", elements(rows, D, 2, 1, 1)},
+      {"mLSTM: gate scan", {5 * gates, 30 * rows * H}},
+      {"mLSTM: chunk states", {q + v + states + gates, states, with_state}},
+      {"mLSTM: chunk outputs", {2 * q + 2 * v + states + 3 * gates, 6 * rows * H * (L + 1) / 2, with_state + inside}},
+      {"rms_norm_backward", elements(rows, D, 2, 1, 12)},
+      {"multihead_norm_backward", elements(rows, width, 2, 1, 14)},
+      {"output_gate_backward", elements(rows, width, 3, 2, 9)},
+      {"swiglu_backward", elements(rows, F, 3, 2, 12)},
+      {"embed_backward, all tokens in use", {half * rows * D + 2 * single * vocabulary * D, rows * D}},
+      {"column_sums", elements(rows, D, 1, 0, 1)},
+      {"cross_entropy, fp32", {2 * single * rows * vocabulary, 12 * rows * vocabulary}},
+  };
+}
+
+inline std::vector<KernelWork> of_tokens() {
+  return {{"mLSTM step, 1 session", step(1)},
+          {"mLSTM step, 8 sessions", step(8)},
+          {"mLSTM step, 64 sessions", step(64)},
+          {"swiglu, 64 sessions", elements(64, F, 2, 1, 6)},
+          {"rms_norm, 64 sessions", elements(64, D, 1, 1, 4)}};
+}
+
+inline std::vector<KernelWork> of_parameters(double count) {
+  return {{"squared_norm", {single * count, 2 * count}},
+          {"adamw", {7 * single * count, 14 * count}},
+          {"copy to bf16", {(single + half) * count, 0}}};
+}
+
+}  // namespace work_of_7b
+
+}  // namespace xlstm::bench
