@@ -48,6 +48,18 @@ DeviceValues<Token> tokens(Index count, Index below) {
   return DeviceValues<Token>(host);
 }
 
+/// Of the first `rows` rows of x, and as many of y.
+void norm_with_gates(Report& report, const char* name, const DeviceValues<bf16>& x, const DeviceValues<bf16>& y,
+                     Index rows) {
+  const DeviceValues<bf16> igate(H * D), fgate(H * D);
+  const DeviceValues<float> weight(D), bias(H), scale(rows), i(rows * H), f(rows * H);
+  report.add(name, bench::seconds([&](auto& s) {
+               cuda::rms_norm_linear<D, 2 * H, bf16, float, bf16, bf16>(
+                   s, x.rows<D>().middle_rows(0, rows), weight.data(), nullptr, 1e-6, y.rows<D>().middle_rows(0, rows),
+                   scale.data(), {{igate.data(), bias.data(), i.rows(H)}, {fgate.data(), bias.data(), f.rows(H)}});
+             }));
+}
+
 void rows_forward(Report& report, Index rows) {
   const DeviceValues<float> weight(D), scale(rows * H), mean(rows * H);
   {
@@ -59,12 +71,11 @@ void rows_forward(Report& report, Index rows) {
                  cuda::rms_norm<D, bf16, float, bf16>(s, x.rows<D>(), weight.data(), nullptr, 1e-6, y.rows<D>(),
                                                       scale.data());
                }));
-    report.add("multihead_norm", bench::seconds([&](auto& s) {
-                 cuda::multihead_norm<H, D, bf16, float, bf16>(s, x.rows<D>(), weight.data(), nullptr, 1e-6,
-                                                               y.rows<D>(), mean.data(), scale.data());
+    norm_with_gates(report, "rms_norm_linear, with the gates", x, y, rows);
+    report.add("gated_multihead_norm", bench::seconds([&](auto& s) {
+                 cuda::gated_multihead_norm<H, D, bf16, float, bf16>(
+                     s, z.rows<D>(), x.rows<D>(), weight.data(), nullptr, 1e-6, y.rows<D>(), mean.data(), scale.data());
                }));
-    report.add("output_gate",
-               bench::seconds([&](auto& s) { cuda::output_gate<bf16>(s, x.rows(D), y.rows(D), z.rows(D)); }));
     report.add("add", bench::seconds([&](auto& s) { cuda::add<bf16>(s, x.rows(D), y.rows(D)); }));
   }
   const DeviceValues<bf16> gate(rows * F), up(rows * F), y(rows * F);
@@ -80,14 +91,10 @@ void rows_backward(Report& report, Index rows) {
                  cuda::rms_norm_backward<D, bf16, float>(s, x.rows<D>(), weight.data(), scale.data(), dy.rows<D>(),
                                                          dx.rows<D>(), dweight.data(), nullptr, sums.data());
                }));
-    report.add("multihead_norm_backward", bench::seconds([&](auto& s) {
-                 cuda::multihead_norm_backward<H, D, bf16, float>(s, x.rows<D>(), weight.data(), mean.data(),
-                                                                  scale.data(), dy.rows<D>(), dx.rows<D>(),
-                                                                  dweight.data(), nullptr, sums.data());
-               }));
-    report.add("output_gate_backward", bench::seconds([&](auto& s) {
-                 cuda::output_gate_backward<bf16>(s, x.rows(D), other.rows(D), dy.rows(D), gradient.rows(D),
-                                                  dx.rows(D));
+    report.add("gated_multihead_norm_backward", bench::seconds([&](auto& s) {
+                 cuda::gated_multihead_norm_backward<H, D, bf16, float>(
+                     s, other.rows<D>(), x.rows<D>(), weight.data(), nullptr, mean.data(), scale.data(), dy.rows<D>(),
+                     gradient.rows<D>(), dx.rows<D>(), dweight.data(), nullptr, sums.data());
                }));
     const DeviceValues<float> dtable(vocabulary * D), partial(cuda::column_sums_bytes(rows, D) / 4 + 1);
     const auto ids = tokens(rows, vocabulary);
@@ -229,14 +236,11 @@ void token_by_token(Report& report, bool small) {
                }));
   }
   const DeviceValues<bf16> gate(64 * F), up(64 * F), y(64 * F);
-  const DeviceValues<float> weight(D), scale(64);
   report.add("swiglu, 64 sessions",
              bench::seconds([&](auto& s) { cuda::swiglu<bf16>(s, gate.rows(F), up.rows(F), y.rows(F)); }));
   const DeviceValues<bf16> x(64 * D), z(64 * D);
-  report.add("rms_norm, 64 sessions", bench::seconds([&](auto& s) {
-               cuda::rms_norm<D, bf16, float, bf16>(s, x.rows<D>(), weight.data(), nullptr, 1e-6, z.rows<D>(),
-                                                    scale.data());
-             }));
+  norm_with_gates(report, "rms_norm_linear, with the gates, 1 session", x, z, 1);
+  norm_with_gates(report, "rms_norm_linear, with the gates, 64 sessions", x, z, 64);
 }
 
 void optimizer(Report& report, Index count) {

@@ -41,6 +41,11 @@ constexpr Work plus(Work work, double bytes) {
   return work;
 }
 
+/// The norm and the gates' pre-activations, 2·H outputs in fp32, of weights that are read once.
+constexpr Work norm_with_gates(double rows) {
+  return {half * D * (2 * rows + 2 * H) + single * rows * (1 + 2 * H), rows * D * (4 + 2 * 2 * H)};
+}
+
 /// One token for each of some sequences: the whole state, in and out.
 constexpr Work step(double sequences) {
   return {sequences * (2 * single * state + half * (2 * H * Q + 2 * width) + 2 * single * H),
@@ -57,16 +62,15 @@ inline std::vector<KernelWork> of_texts(double sequences, double length) {
   return {
       {"embed", plus(elements(rows, D, 1, 1, 0), 4 * rows)},
       {"rms_norm", plus(elements(rows, D, 1, 1, 4), single * rows)},
-      {"multihead_norm", plus(elements(rows, width, 1, 1, 7), 2 * single * rows * H)},
-      {"output_gate", elements(rows, width, 2, 1, 5)},
+      {"rms_norm_linear, with the gates", norm_with_gates(rows)},
+      {"gated_multihead_norm", plus(elements(rows, width, 2, 1, 12), 2 * single * rows * H)},
       {"swiglu", elements(rows, F, 2, 1, 6)},
       {"add", elements(rows, D, 2, 1, 1)},
       {"mLSTM: gate scan", {5 * gates, 30 * rows * H}},
       {"mLSTM: chunk states", {q + v + states + gates, states, with_state}},
       {"mLSTM: chunk outputs", {2 * q + 2 * v + states + 3 * gates, 6 * rows * H * (L + 1) / 2, with_state + inside}},
       {"rms_norm_backward", elements(rows, D, 2, 1, 12)},
-      {"multihead_norm_backward", elements(rows, width, 2, 1, 14)},
-      {"output_gate_backward", elements(rows, width, 3, 2, 9)},
+      {"gated_multihead_norm_backward", plus(elements(rows, width, 3, 2, 25), 2 * single * rows * H)},
       {"swiglu_backward", elements(rows, F, 3, 2, 12)},
       {"embed_backward, all tokens in use", {half * rows * D + 2 * single * vocabulary * D, rows * D}},
       {"column_sums", elements(rows, D, 1, 0, 1)},
@@ -79,7 +83,8 @@ inline std::vector<KernelWork> of_tokens() {
           {"mLSTM step, 8 sessions", step(8)},
           {"mLSTM step, 64 sessions", step(64)},
           {"swiglu, 64 sessions", elements(64, F, 2, 1, 6)},
-          {"rms_norm, 64 sessions", elements(64, D, 1, 1, 4)}};
+          {"rms_norm_linear, with the gates, 1 session", norm_with_gates(1)},
+          {"rms_norm_linear, with the gates, 64 sessions", norm_with_gates(64)}};
 }
 
 inline std::vector<KernelWork> of_parameters(double count) {

@@ -77,11 +77,11 @@ class TimedBackend : public cpu::Backend<W, Activations> {
     Base::rms_norm(x, weight, bias, eps, y, scale);
   }
   template <Index Heads, Index Width, Index N>
-  void multihead_norm(MatrixView<const float, Width> x, const VectorParameter<float, Width>& weight,
-                      const VectorParameter<float, N>& bias, double eps, MatrixView<float, Width> y, float* mean,
-                      float* scale) {
-    const Timed timed("multihead_norm", 0);
-    Base::template multihead_norm<Heads>(x, weight, bias, eps, y, mean, scale);
+  void gated_multihead_norm(MatrixView<float, Width> gate, MatrixView<const float, Width> x,
+                            const VectorParameter<float, Width>& weight, const VectorParameter<float, N>& bias,
+                            double eps, MatrixView<float, Width> y, float* mean, float* scale) {
+    const Timed timed("gated_multihead_norm", 0);
+    Base::template gated_multihead_norm<Heads>(gate, x, weight, bias, eps, y, mean, scale);
   }
   template <Index D>
   void add(MatrixView<const float, D> x, MatrixView<float, D> y) {
@@ -92,11 +92,6 @@ class TimedBackend : public cpu::Backend<W, Activations> {
   void swiglu(MatrixView<float, F> gate, MatrixView<float, F> up, MatrixView<float, F> y) {
     const Timed timed("swiglu", 0);
     Base::swiglu(gate, up, y);
-  }
-  template <Index Width>
-  void output_gate(MatrixView<float, Width> ogate, MatrixView<float, Width> x, MatrixView<float, Width> y) {
-    const Timed timed("output_gate", 0);
-    Base::output_gate(ogate, x, y);
   }
   template <class Cap, Index D>
   void soft_cap(MatrixView<float, D> y) {

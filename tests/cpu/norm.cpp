@@ -78,6 +78,48 @@ void check_multihead_norm(Index rows, cpu::ThreadPool& threads) {
   }
 }
 
+template <Index Heads, Index Dim, bool Bias>
+void check_gated_multihead_norm(Index rows, cpu::ThreadPool& threads) {
+  INFO(rows << " rows of " << Heads << " heads of " << Dim << ", bias " << Bias);
+  Random random(3);
+  constexpr Index D = Heads * Dim, N = Bias ? D : 0;
+  SameNumbers<D> gate(rows, random, 8), x(rows, random), weight(1, random), bias(1, random);
+  for (const double far : {-150.0, 150.0}) {
+    const Index c = far < 0 ? 0 : D - 1;
+    gate.out()(0, c) = static_cast<float>(far);
+    gate.exact_out()(0, c) = far;
+  }
+  SameNumbers<Heads> mean(rows, random, 1, 0), scale(rows, random, 1, 0);
+  SameNumbers<D> y(rows, random), dy(rows, random), dgate(rows, random), dx(rows, random);
+  SameNumbers<D> dweight(1, random), dbias(1, random);
+  auto y2 = y, dy2 = dy, dgate2 = dgate, dx2 = dx, dweight2 = dweight, dbias2 = dbias;
+  const float* const biases = Bias ? bias.data() : nullptr;
+  const auto run = [&](auto& exec, auto& out, auto& d, auto& dg, auto& dinput, auto& dw, auto& db) {
+    cpu::gated_multihead_norm<Heads>(exec, gate.in(), x.in(), weight.data(), biases, 0.1, out.out(), mean.data(),
+                                     scale.data());
+    cpu::gated_multihead_norm_backward<Heads>(exec, gate.in(), x.in(), weight.data(), biases, mean.data(), scale.data(),
+                                              d.out(), dg.out(), dinput.out(), dw.data(), Bias ? db.data() : nullptr);
+  };
+  SerialExecutor serial;
+  run(serial, y, dy, dgate, dx, dweight, dbias);
+  run(threads, y2, dy2, dgate2, dx2, dweight2, dbias2);
+  CHECK((y.same_bits(y2) && dgate.same_bits(dgate2) && dx.same_bits(dx2)));
+  CHECK((dweight.same_bits(dweight2) && dbias.same_bits(dbias2)));
+
+  reference::Backend<double> reference;
+  auto dw = dweight.exact_parameter();
+  auto db = dbias.template exact_parameter<N>();
+  const auto exact_bias = bias.template exact_parameter<N>();
+  reference.gated_multihead_norm<Heads>(gate.exact_out(), x.exact_in(), weight.exact_parameter(), exact_bias, 0.1,
+                                        y.exact_out(), mean.exact_data(), scale.exact_data());
+  reference.gated_multihead_norm_backward<Heads>(gate.exact_out(), x.exact_in(), weight.exact_parameter(), exact_bias,
+                                                 mean.exact_data(), scale.exact_data(), dy.exact_out(),
+                                                 dgate.exact_out(), dx.exact_out(), dw, db);
+  for (const double error : {y.error(), dgate.error(), dx.error(), dweight.error(), dbias.error()}) {
+    CHECK(error <= tolerance);
+  }
+}
+
 }  // namespace
 
 TEST_CASE("RMS norm on the CPU, forward and backward") {
@@ -92,6 +134,13 @@ TEST_CASE("multi-head norm on the CPU, forward and backward") {
   check_multihead_norm<1, 2, true>(1, threads);
   check_multihead_norm<3, 7, false>(5, threads);
   check_multihead_norm<4, 75, true>(80, threads);
+}
+
+TEST_CASE("multi-head norm with a gate behind it on the CPU, forward and backward") {
+  cpu::ThreadPool threads(3);
+  check_gated_multihead_norm<1, 9, true>(1, threads);
+  check_gated_multihead_norm<3, 7, false>(5, threads);
+  check_gated_multihead_norm<4, 75, true>(80, threads);
 }
 
 TEST_CASE("a row of zeros is normed by eps alone") {

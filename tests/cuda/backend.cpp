@@ -169,6 +169,57 @@ TEST_CASE("RMS norm in fp32, whatever the activations are", "[cuda]") {
   }
 }
 
+/// rms_norm and linear in one, and one after the other.
+template <class T>
+void check_rms_norm_linear(Index rows) {
+  constexpr Index d = 40, heads = 3, out = 24;
+  Device<T> device;
+  const Values<T> x(device, rows * d, 1), wi(device, heads * d, 2), wf(device, heads * d, 3), wq(device, out * d, 4);
+  const Values<float> w(device, d, 5), b(device, heads, 6);
+  VectorParameter<float, d> weight;
+  weight.bind(w.data);
+  VectorParameter<float, heads> bias;
+  bias.bind(b.data);
+  DenseWeight<T, heads, d> igate, fgate;
+  igate.bind(wi.data);
+  fgate.bind(wf.data);
+  DenseWeight<T, out, d> wide;
+  wide.bind(wq.data);
+  const VectorParameter<float, 0> none;
+  const MatrixView<const T, d> from(x.data, rows);
+  std::vector<double> y[2], i[2], f[2], q[2];
+  for (const bool fused : {false, true}) {
+    const auto normed = device.arena().template matrix<T, d>(rows);
+    const auto i_out = device.arena().template matrix<float, heads>(rows);
+    const auto f_out = device.arena().template matrix<float, heads>(rows);
+    const auto q_out = device.arena().template matrix<T, out>(rows);
+    float* const scale = device.arena().template allocate<float>(rows);
+    const auto run = [&](auto... terms) {
+      if (fused) return device.rms_norm_linear(from, weight, none, 1e-6, normed, scale, terms...);
+      device.rms_norm(from, weight, none, 1e-6, normed, scale);
+      device.linear(MatrixView<const T, d>(normed), terms...);
+    };
+    run(xlstm::linear_term(igate, bias, i_out), xlstm::linear_term(wide, none, q_out),
+        xlstm::linear_term(fgate, bias, f_out));
+    y[fused] = downloaded(device, normed.data(), rows * d);
+    i[fused] = downloaded(device, i_out.data(), rows * heads);
+    f[fused] = downloaded(device, f_out.data(), rows * heads);
+    q[fused] = downloaded(device, q_out.data(), rows * out);
+  }
+  CHECK(y[1] == y[0]);
+  CHECK(q[1] == q[0]);
+  check_close(i[1], i[0], 0, 1e-5);  // sums of 40 terms in fp32
+  check_close(f[1], f[0], 0, 1e-5);
+}
+
+TEST_CASE("RMS norm and the products of its rows as one operation", "[cuda]") {
+  for (const Index rows : {0, 1, 6}) {
+    check_rms_norm_linear<float>(rows);
+    check_rms_norm_linear<bf16>(rows);
+    check_rms_norm_linear<f16>(rows);
+  }
+}
+
 template <class T>
 void check_multihead_norm(bool with_bias) {
   constexpr Index heads = 3, d = 36, rows = 3;
@@ -199,9 +250,24 @@ void check_multihead_norm(bool with_bias) {
   check_close(downloaded(device, y.data(), rows * d), expected, rounding<T>, 4e-6);
   check_close(downloaded(device, mean, rows * heads), means, 1e-6, 1e-6);
   check_close(downloaded(device, scale, rows * heads), scales, 2e-6, 0);
+
+  const Values<T> gate(device, rows * d, 4, 0, 3);
+  std::vector<double> wide_gate = gate.wide;
+  const MatrixView<double, d> gates{wide_gate.data(), rows};
+  if (with_bias) {
+    device.template gated_multihead_norm<heads, d, d>({gate.data, rows}, {x.data, rows}, weight, bias, 1e-6, y, mean,
+                                                      scale);
+    reference.gated_multihead_norm<heads, d, d>(gates, from, wide_weight, wide_bias, 1e-6, to, means.data(),
+                                                scales.data());
+  } else {
+    device.template gated_multihead_norm<heads, d, 0>({gate.data, rows}, {x.data, rows}, weight, {}, 1e-6, y, mean,
+                                                      scale);
+    reference.gated_multihead_norm<heads, d, 0>(gates, from, wide_weight, {}, 1e-6, to, means.data(), scales.data());
+  }
+  check_close(downloaded(device, y.data(), rows * d), expected, rounding<T>, 8e-6);
 }
 
-TEST_CASE("the norm of each head, in fp32, whatever the activations are", "[cuda]") {
+TEST_CASE("the norm of each head, with a gate behind it or not, in fp32, whatever the activations are", "[cuda]") {
   for (const bool with_bias : {false, true}) {
     check_multihead_norm<float>(with_bias);
     check_multihead_norm<bf16>(with_bias);
@@ -228,9 +294,6 @@ void check_elementwise() {
   const double relative = rounding<T> + 1e-6;
   device.swiglu(x, up, y);
   check_close(downloaded(device, y.data(), rows * d), expect([&](double g, double u) { return g * logistic(g) * u; }),
-              relative, 1e-7);
-  device.output_gate(x, up, y);
-  check_close(downloaded(device, y.data(), rows * d), expect([&](double o, double u) { return logistic(o) * u; }),
               relative, 1e-7);
   device.copy(MatrixView<const T, d>(x), y);
   device.add(MatrixView<const T, d>(up), y);

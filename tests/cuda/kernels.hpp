@@ -15,6 +15,7 @@
 #include "xlstm/cuda/norm_backward.hpp"
 #include "xlstm/cuda/optimizer.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
+#include "xlstm/cuda/rms_norm_linear.hpp"
 
 namespace xlstm::tests {
 
@@ -30,41 +31,48 @@ struct KernelList {
 using Cell7B = MLSTMCell<8, 256, 512>;
 using OwnCell = MLSTMCell<8, 256, 512, OwnPolicy>;
 
-using RowKernels = KernelList<cuda::RMSNormKernel<4096, bf16, float, bf16, 8>,                         //
-                              cuda::RMSNormKernel<4096, float, float, float, 8>,                       //
-                              cuda::RMSNormKernel<4095, bf16, bf16, bf16, 1>,                          //
-                              cuda::MultiHeadNormKernel<8, 4096, bf16, float, bf16, 8>,                //
-                              cuda::MultiHeadNormKernel<8, 4096, float, float, float, 8>,              //
-                              cuda::MultiHeadNormKernel<1, 4095, bf16, float, bf16, 1>,                //
-                              cuda::ElementwiseKernel<cuda::CopyFunction, float, bf16, 8>,             //
-                              cuda::ElementwiseKernel<cuda::CopyFunction, f16, float, 8>,              //
-                              cuda::ElementwiseKernel<cuda::AddFunction, bf16, bf16, 8>,               //
-                              cuda::ElementwiseKernel<cuda::SwiGLUFunction, bf16, bf16, 8>,            //
-                              cuda::ElementwiseKernel<cuda::SwiGLUFunction, float, float, 4>,          //
-                              cuda::ElementwiseKernel<cuda::SwiGLUBackwardFunction, bf16, bf16, 8>,    //
-                              cuda::ElementwiseKernel<cuda::OutputGateFunction, bf16, bf16, 1>,        //
-                              cuda::ElementwiseKernel<cuda::OutputGateBackwardFunction, f16, f16, 8>,  //
+using RowKernels = KernelList<cuda::RMSNormKernel<4096, bf16, float, bf16, 8>,    //
+                              cuda::RMSNormKernel<4096, float, float, float, 8>,  //
+                              cuda::RMSNormKernel<4095, bf16, bf16, bf16, 1>,     //
+                              cuda::RMSNormLinearKernel<4096, 16, 2, 1, bf16, float, bf16, bf16, 8>,
+                              cuda::RMSNormLinearKernel<4096, 16, 2, 4, bf16, float, bf16, bf16, 8>,
+                              cuda::RMSNormLinearKernel<4096, 16, 2, 4, float, float, float, float, 8>,
+                              cuda::RMSNormLinearKernel<5120, 20, 2, 2, f16, float, f16, f16, 8>,
+                              cuda::RMSNormLinearKernel<4095, 15, 2, 4, bf16, float, bf16, bf16, 1>,
+                              cuda::MultiHeadNormKernel<8, 4096, false, bf16, float, bf16, 8>,       //
+                              cuda::MultiHeadNormKernel<8, 4096, true, bf16, float, bf16, 8>,        //
+                              cuda::MultiHeadNormKernel<8, 4096, true, float, float, float, 8>,      //
+                              cuda::MultiHeadNormKernel<1, 4095, true, bf16, float, bf16, 1>,        //
+                              cuda::ElementwiseKernel<cuda::CopyFunction, float, bf16, 8>,           //
+                              cuda::ElementwiseKernel<cuda::CopyFunction, f16, float, 8>,            //
+                              cuda::ElementwiseKernel<cuda::AddFunction, bf16, bf16, 8>,             //
+                              cuda::ElementwiseKernel<cuda::SwiGLUFunction, bf16, bf16, 8>,          //
+                              cuda::ElementwiseKernel<cuda::SwiGLUFunction, float, float, 4>,        //
+                              cuda::ElementwiseKernel<cuda::SwiGLUBackwardFunction, bf16, bf16, 8>,  //
+                              cuda::ElementwiseKernel<cuda::SwiGLUBackwardFunction, f16, f16, 1>,    //
                               cuda::ElementwiseKernel<cuda::SoftCapFunction<SoftCap<30.0>>, float, float, 4>>;
 
-using TrainingKernels = KernelList<cuda::EmbedKernel<4096, bf16, bf16, 8>,                             //
-                                   cuda::EmbedKernel<4095, float, float, 1>,                           //
-                                   cuda::EmbedBackwardKernel<4096, bf16, 8>,                           //
-                                   cuda::EmbedBackwardKernel<4096, float, 4>,                          //
-                                   cuda::NormBackwardKernel<1, 4096, false, bf16, float, 8>,           //
-                                   cuda::NormBackwardKernel<1, 4096, false, float, float, 8>,          //
-                                   cuda::NormBackwardKernel<8, 4096, true, bf16, float, 8>,            //
-                                   cuda::NormBackwardKernel<8, 4096, true, float, float, 8>,           //
-                                   cuda::NormBackwardKernel<4, 4096, true, bf16, float, 8>,            //
-                                   cuda::NormBackwardKernel<1, 4095, true, f16, float, 1>,             //
-                                   cuda::ColumnSumsKernel<bf16, 8>,                                    //
-                                   cuda::ColumnSumsKernel<float, 4>,                                   //
-                                   cuda::ColumnSumsKernel<float, 1>,                                   //
-                                   cuda::CrossEntropyKernel<SoftCap<30.0>, float, 4>,                  //
-                                   cuda::CrossEntropyKernel<SoftCap<30.0>, bf16, 8>,                   //
-                                   cuda::CrossEntropyKernel<NoSoftCap, float, 1>,                      //
-                                   cuda::LossSumKernel,                                                //
-                                   cuda::SquaresKernel<4>, cuda::SquaresKernel<1>, cuda::TotalKernel,  //
-                                   cuda::ElementwiseKernel<cuda::AdamWFunction, float, float, 4>>;
+using TrainingKernels =
+    KernelList<cuda::EmbedKernel<4096, bf16, bf16, 8>,                                             //
+               cuda::EmbedKernel<4095, float, float, 1>,                                           //
+               cuda::EmbedBackwardKernel<4096, bf16, 8>,                                           //
+               cuda::EmbedBackwardKernel<4096, float, 4>,                                          //
+               cuda::NormBackwardKernel<1, 4096, cuda::NormKind::rms, false, bf16, float, 8>,      //
+               cuda::NormBackwardKernel<1, 4096, cuda::NormKind::rms, false, float, float, 8>,     //
+               cuda::NormBackwardKernel<8, 4096, cuda::NormKind::centred, false, bf16, float, 8>,  //
+               cuda::NormBackwardKernel<8, 4096, cuda::NormKind::gated, false, bf16, float, 8>,    //
+               cuda::NormBackwardKernel<8, 4096, cuda::NormKind::gated, false, float, float, 8>,   //
+               cuda::NormBackwardKernel<4, 4096, cuda::NormKind::gated, true, bf16, float, 8>,     //
+               cuda::NormBackwardKernel<1, 4095, cuda::NormKind::gated, true, f16, float, 1>,      //
+               cuda::ColumnSumsKernel<bf16, 8>,                                                    //
+               cuda::ColumnSumsKernel<float, 4>,                                                   //
+               cuda::ColumnSumsKernel<float, 1>,                                                   //
+               cuda::CrossEntropyKernel<SoftCap<30.0>, float, 4>,                                  //
+               cuda::CrossEntropyKernel<SoftCap<30.0>, bf16, 8>,                                   //
+               cuda::CrossEntropyKernel<NoSoftCap, float, 1>,                                      //
+               cuda::LossSumKernel,                                                                //
+               cuda::SquaresKernel<4>, cuda::SquaresKernel<1>, cuda::TotalKernel,                  //
+               cuda::ElementwiseKernel<cuda::AdamWFunction, float, float, 4>>;
 
 using CellKernels = KernelList<cuda::MLSTMStepKernel<Cell7B, bf16, float, bf16, 4>,         //
                                cuda::MLSTMStepKernel<Cell7B, float, float, float, 1>,       //

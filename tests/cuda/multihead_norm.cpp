@@ -46,6 +46,22 @@ void check(Index rows, bool with_bias, Layout layout = {}, double mean = 0) {
     y.compare(xlstm::tests::rounding<Y> + 2e-6, 4 * lost);
     means.compare(1e-6, 1e-6);
     scales.compare(2e-6 + lost);
+
+    TwinMatrix<X> gate(rows, width, seed + 30, layout, 4);
+    cuda::gated_multihead_norm<Heads, width, X, W, Y>(
+        stream, gate.template device<width>(), x.template device<width>(), weight.device().data(),
+        with_bias ? bias.device().data() : nullptr, 1e-6, y.template device<width>(), means.device().data(),
+        scales.device().data());
+    const auto run_gated = [&](const auto& offsets) {
+      reference.gated_multihead_norm<Heads>(
+          gate.template host<width>(), xlstm::MatrixView<const double, width>(x.template host<width>()), weights,
+          offsets, 1e-6, y.template host<width>(), means.host().data(), scales.host().data());
+    };
+    with_bias ? run_gated(biases) : run_gated(none);
+    // A gate's exponential costs a few units in the last place more.
+    y.compare(xlstm::tests::rounding<Y> + 4e-6, 4 * lost);
+    means.compare(1e-6, 1e-6);
+    scales.compare(2e-6 + lost);
   }
 }
 
@@ -89,6 +105,23 @@ TEST_CASE("Multi-head norm of no rows is nothing; a NaN stays in its head; mean 
       REQUIRE(y[i] == 0);
     }
   }
+}
+
+TEST_CASE("Gates at their limits: nothing overflows, and a NaN stays where it is", "[cuda]") {
+  const float infinite = std::numeric_limits<float>::infinity();
+  const float largest = std::numeric_limits<float>::max();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  xlstm::tests::DeviceVector<float> gate = {-infinite, -largest, -104, 0, 104, largest, infinite, nan};
+  xlstm::tests::DeviceVector<float> x = {1, -1, 1, -1, 1, -1, 1, -1}, weight(8, 1.0F), y(8);
+  xlstm::tests::DeviceStream stream;
+  cuda::gated_multihead_norm<1, 8, float, float, float>(stream, {gate.data(), 1}, {x.data(), 1}, weight.data(), nullptr,
+                                                        0.0, {y.data(), 1}, nullptr, nullptr);
+  REQUIRE(y[0] == 0);
+  REQUIRE(y[1] == 0);
+  REQUIRE(y[2] < 1e-44F);
+  REQUIRE(std::abs(y[3] + 0.5F) < 1e-6F);
+  for (std::size_t i : {4U, 5U, 6U}) REQUIRE(std::abs(y[i] - x[i]) < 1e-6F);
+  REQUIRE(std::isnan(y[7]));
 }
 
 }  // namespace

@@ -167,6 +167,25 @@ class Backend {
     cpu::multihead_norm_backward<Heads>(threads(), x, weight.data(), mean, scale, dy, dx, dweight.data(),
                                         N > 0 ? dbias.data() : nullptr);
   }
+  /// y = σ(gate) ⊙ multihead_norm(x).
+  template <Index Heads, Index Width, Index N>
+  void gated_multihead_norm(MatrixView<float, Width> gate, MatrixView<const float, Width> x,
+                            const VectorParameter<float, Width>& weight, const VectorParameter<float, N>& bias,
+                            double eps, MatrixView<float, Width> y, float* mean, float* scale) {
+    cpu::gated_multihead_norm<Heads, ThreadPool, Width>(threads(), gate, x, weight.data(),
+                                                        N > 0 ? bias.data() : nullptr, eps, y, mean, scale);
+  }
+  /// dy becomes the gradient of the norm's result.
+  template <Index Heads, Index Width, Index N>
+  void gated_multihead_norm_backward(MatrixView<float, Width> gate, MatrixView<const float, Width> x,
+                                     const VectorParameter<float, Width>& weight, const VectorParameter<float, N>& bias,
+                                     const float* mean, const float* scale, MatrixView<float, Width> dy,
+                                     MatrixView<float, Width> dgate, MatrixView<float, Width> dx,
+                                     VectorParameter<float, Width>& dweight, VectorParameter<float, N>& dbias) {
+    cpu::gated_multihead_norm_backward<Heads, ThreadPool, Width>(threads(), gate, x, weight.data(),
+                                                                 N > 0 ? bias.data() : nullptr, mean, scale, dy, dgate,
+                                                                 dx, dweight.data(), N > 0 ? dbias.data() : nullptr);
+  }
 
   // ---- element by element ----
 
@@ -190,17 +209,6 @@ class Backend {
   void swiglu_backward(MatrixView<float, F> gate, MatrixView<float, F> up, MatrixView<float, F> dy,
                        MatrixView<float, F> dgate, MatrixView<float, F> dup) {
     cpu::swiglu_backward<ThreadPool, F>(threads(), gate, up, dy, dgate, dup);
-  }
-  /// y = σ(ogate) ⊙ x.
-  template <Index Width>
-  void output_gate(MatrixView<float, Width> ogate, MatrixView<float, Width> x, MatrixView<float, Width> y) {
-    cpu::output_gate<ThreadPool, Width>(threads(), ogate, x, y);
-  }
-  /// dx may be dy itself.
-  template <Index Width>
-  void output_gate_backward(MatrixView<float, Width> ogate, MatrixView<float, Width> x, MatrixView<float, Width> dy,
-                            MatrixView<float, Width> dogate, MatrixView<float, Width> dx) {
-    cpu::output_gate_backward<ThreadPool, Width>(threads(), ogate, x, dy, dogate, dx);
   }
   /// y = cap(y) in place.
   template <class Cap, Index D>

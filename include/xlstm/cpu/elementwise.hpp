@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Element-by-element operations on the CPU, by Eigen's vectorised arrays: SwiGLU's product, the output gate, soft caps.
+// Element-by-element operations on the CPU, by Eigen's vectorised arrays: SwiGLU's product, soft caps.
 #pragma once
 
 #include <Eigen/Core>
@@ -75,34 +75,6 @@ void swiglu_backward(Exec& exec, MatrixView<const float, F> gate, MatrixView<con
         auto sc = s.segment(c, n);
         array_row(dup, r).segment(c, n) = d * gc * sc;
         sc = d * array_row(up, r).segment(c, n) * sc * (1.0F + gc * (1.0F - sc));
-      }
-    }
-  });
-}
-
-/// y = σ(ogate) ⊙ x.
-template <class Exec, Index W>
-void output_gate(Exec& exec, MatrixView<const float, W> ogate, MatrixView<const float, W> x, MatrixView<float, W> y) {
-  for_row_blocks(exec, y.rows(), y.cols(), [&](Index first, Index count) {
-    for (Index r = first; r < first + count; ++r) array_row(y, r) = array_row(ogate, r).logistic() * array_row(x, r);
-  });
-}
-
-/// dogate = dy·x·σ(1 − σ), dx = dy·σ. dx may be dy itself.
-template <class Exec, Index W>
-void output_gate_backward(Exec& exec, MatrixView<const float, W> ogate, MatrixView<const float, W> x,
-                          MatrixView<const float, W> dy, MatrixView<float, W> dogate, MatrixView<float, W> dx) {
-  for_row_blocks(exec, dy.rows(), dy.cols(), [&](Index first, Index count) {
-    for (Index r = first; r < first + count; ++r) {
-      auto s = array_row(dogate, r);
-      s = array_row(ogate, r).logistic();
-      constexpr Index piece = 64;
-      for (Index c = 0; c < dy.cols(); c += piece) {
-        const Index n = std::min(piece, dy.cols() - c);
-        Eigen::Array<float, Eigen::Dynamic, 1, 0, piece, 1> d = array_row(dy, r).segment(c, n);
-        auto sc = s.segment(c, n);
-        array_row(dx, r).segment(c, n) = d * sc;
-        sc = d * array_row(x, r).segment(c, n) * sc * (1.0F - sc);
       }
     }
   });

@@ -51,27 +51,55 @@ void rms_norm_backward(Exec& exec, MatrixView<const float, D> x, const float* we
   });
 }
 
+namespace detail {
+/// y = (x − mu)·s ⊙ w (+ bias, unless null), all of `count` features.
+inline void norm_head(Index count, const float* x, float mu, float s, const float* weight, const float* bias,
+                      float* y) {
+  const ConstArray xh(x, count);
+  const ConstArray w(weight, count);
+  MutableArray yh(y, count);
+  if (bias != nullptr) {
+    yh = (xh - mu) * s * w + ConstArray(bias, count);
+  } else {
+    yh = (xh - mu) * s * w;
+  }
+}
+/// A row of the multi-head norm; mean and scale (Heads).
+template <Index Heads, Index W>
+void norm_heads(const float* x, const float* weight, const float* bias, double eps, float* y, float* mean,
+                float* scale) {
+  constexpr Index dim = W / Heads;
+  for (Index h = 0; h < Heads; ++h) {
+    const ConstArray xh(x + h * dim, dim);
+    const float mu = xh.mean();
+    const float s = 1.0F / std::sqrt((xh - mu).square().mean() + static_cast<float>(eps));
+    mean[h] = mu;
+    scale[h] = s;
+    norm_head(dim, x + h * dim, mu, s, weight + h * dim, bias != nullptr ? bias + h * dim : nullptr, y + h * dim);
+  }
+}
+}  // namespace detail
+
 /// Per head: y = (x − mean)·scale ⊙ w (+ bias, unless null); mean and scale are (rows, Heads).
 template <Index Heads, class Exec, Index W>
 void multihead_norm(Exec& exec, MatrixView<const float, W> x, const float* weight, const float* bias, double eps,
                     MatrixView<float, W> y, float* mean, float* scale) {
-  constexpr Index dim = W / Heads;
   for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
     for (Index r = first; r < first + count; ++r) {
-      for (Index h = 0; h < Heads; ++h) {
-        const ConstArray xh(x.row(r) + h * dim, dim);
-        const ConstArray w(weight + h * dim, dim);
-        MutableArray yh(y.row(r) + h * dim, dim);
-        const float mu = xh.mean();
-        const float s = 1.0F / std::sqrt((xh - mu).square().mean() + static_cast<float>(eps));
-        mean[r * Heads + h] = mu;
-        scale[r * Heads + h] = s;
-        if (bias != nullptr) {
-          yh = (xh - mu) * s * w + ConstArray(bias + h * dim, dim);
-        } else {
-          yh = (xh - mu) * s * w;
-        }
-      }
+      detail::norm_heads<Heads, W>(x.row(r), weight, bias, eps, y.row(r), mean + r * Heads, scale + r * Heads);
+    }
+  });
+}
+
+/// y = σ(gate) ⊙ multihead_norm(x).
+template <Index Heads, class Exec, Index W>
+void gated_multihead_norm(Exec& exec, MatrixView<const float, W> gate, MatrixView<const float, W> x,
+                          const float* weight, const float* bias, double eps, MatrixView<float, W> y, float* mean,
+                          float* scale) {
+  for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
+    for (Index r = first; r < first + count; ++r) {
+      detail::norm_heads<Heads, W>(x.row(r), weight, bias, eps, y.row(r), mean + r * Heads, scale + r * Heads);
+      array_row(y, r) = array_row(gate, r).logistic() * array_row(y, r);
     }
   });
 }
@@ -104,6 +132,37 @@ void multihead_norm_backward(Exec& exec, MatrixView<const float, W> x, const flo
       if (dbias != nullptr) MutableArray(dbias + h * dim, dim) += d;
     }
   });
+}
+
+/// Of y = σ(gate) ⊙ n with n = multihead_norm(x), which is made again from x, mean and scale: dgate = dy·n·σ(1 − σ),
+/// and the norm's backward of dn = dy·σ, which is left in dy.
+template <Index Heads, class Exec, Index W>
+void gated_multihead_norm_backward(Exec& exec, MatrixView<const float, W> gate, MatrixView<const float, W> x,
+                                   const float* weight, const float* bias, const float* mean, const float* scale,
+                                   MatrixView<float, W> dy, MatrixView<float, W> dgate, MatrixView<float, W> dx,
+                                   float* dweight, float* dbias) {
+  constexpr Index dim = W / Heads;
+  for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
+    for (Index r = first; r < first + count; ++r) {
+      for (Index h = 0; h < Heads; ++h) {
+        detail::norm_head(dim, x.row(r) + h * dim, mean[r * Heads + h], scale[r * Heads + h], weight + h * dim,
+                          bias != nullptr ? bias + h * dim : nullptr, dx.row(r) + h * dim);
+      }
+      auto d = array_row(dy, r);
+      auto s = array_row(dgate, r);  // σ until both results are made from it
+      const auto n = array_row(dx, r);
+      s = array_row(gate, r).logistic();
+      constexpr Index piece = 64;
+      for (Index c = 0; c < dy.cols(); c += piece) {
+        const Index size = std::min(piece, dy.cols() - c);
+        const Eigen::Array<float, Eigen::Dynamic, 1, 0, piece, 1> dc = d.segment(c, size);
+        auto sc = s.segment(c, size);
+        d.segment(c, size) = dc * sc;
+        sc = dc * n.segment(c, size) * sc * (1.0F - sc);
+      }
+    }
+  });
+  multihead_norm_backward<Heads>(exec, x, weight, mean, scale, MatrixView<const float, W>(dy), dx, dweight, dbias);
 }
 
 }  // namespace xlstm::cpu

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -28,6 +29,7 @@
 #include "xlstm/cuda/norm_backward.hpp"
 #include "xlstm/cuda/optimizer.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
+#include "xlstm/cuda/rms_norm_linear.hpp"
 #include "xlstm/nn/linear.hpp"
 #include "xlstm/nn/module.hpp"
 #include "xlstm/train/step.hpp"
@@ -166,6 +168,35 @@ class Backend {
                 const VectorParameter<float, N>& bias, double eps, MatrixView<T, D> y, float* scale) {
     cuda::rms_norm<D, T, float, T>(queue_, x, weight.data(), N > 0 ? bias.data() : nullptr, eps, y, scale);
   }
+  /// rms_norm() and linear() of y. Terms of few outputs in fp32, the gates', are the norm's own kernel's work.
+  template <Index D, Index N, class... Matrices, class... Ys>
+  void rms_norm_linear(MatrixView<const T, D> x, const VectorParameter<float, D>& weight,
+                       const VectorParameter<float, N>& bias, double eps, MatrixView<T, D> y, float* scale,
+                       LinearTerm<Matrices, Ys, float>... terms) {
+    constexpr int products = (0 + ... + (is_narrow<Matrices, Ys> ? 1 : 0));
+    if constexpr (products == 0) {
+      rms_norm(x, weight, bias, eps, y, scale);
+    } else {
+      constexpr Index outputs = (0 + ... + (is_narrow<Matrices, Ys> ? Matrices::rows : 0));
+      NarrowProduct<T> narrow[products];
+      NarrowProduct<T>* next = narrow;
+      const auto take = [&]<class Matrix, class Y>(const LinearTerm<Matrix, Y, float>& term) {
+        if constexpr (is_narrow<Matrix, Y>) *next++ = {term.weight.data(), term.bias, term.y};
+      };
+      (take(terms), ...);
+      cuda::rms_norm_linear<D, static_cast<int>(outputs), T, float, T>(
+          queue_, x, weight.data(), N > 0 ? bias.data() : nullptr, eps, y, scale, narrow);
+    }
+    const auto wide = []<class Matrix, class Y>(const LinearTerm<Matrix, Y, float>& term) {
+      if constexpr (is_narrow<Matrix, Y>) {
+        return std::tuple<>();
+      } else {
+        return std::tuple(term);
+      }
+    };
+    std::apply([&](const auto&... rest) { linear(MatrixView<const T, D>(y), rest...); },
+               std::tuple_cat(wide(terms)...));
+  }
   template <Index Heads, Index Width, Index N>
   void multihead_norm(MatrixView<const T, Width> x, const VectorParameter<float, Width>& weight,
                       const VectorParameter<float, N>& bias, double eps, MatrixView<T, Width> y, float* mean,
@@ -193,6 +224,26 @@ class Backend {
     cuda::multihead_norm_backward<Heads, Width>(queue_, x, weight.data(), mean, scale, dy, dx, dweight.data(),
                                                 N > 0 ? dbias.data() : nullptr, memory);
   }
+  /// y = σ(gate) ⊙ multihead_norm(x).
+  template <Index Heads, Index Width, Index N>
+  void gated_multihead_norm(MatrixView<T, Width> gate, MatrixView<const T, Width> x,
+                            const VectorParameter<float, Width>& weight, const VectorParameter<float, N>& bias,
+                            double eps, MatrixView<T, Width> y, float* mean, float* scale) {
+    cuda::gated_multihead_norm<Heads, Width, T, float, T>(queue_, gate, x, weight.data(), N > 0 ? bias.data() : nullptr,
+                                                          eps, y, mean, scale);
+  }
+  template <Index Heads, Index Width, Index N>
+  void gated_multihead_norm_backward(MatrixView<T, Width> gate, MatrixView<const T, Width> x,
+                                     const VectorParameter<float, Width>& weight, const VectorParameter<float, N>& bias,
+                                     const float* mean, const float* scale, MatrixView<T, Width> dy,
+                                     MatrixView<T, Width> dgate, MatrixView<T, Width> dx,
+                                     VectorParameter<float, Width>& dweight, VectorParameter<float, N>& dbias) {
+    const ArenaScope scope(arena_);
+    void* const memory = arena_.allocate<std::byte>(norm_backward_bytes(Width, N > 0));
+    cuda::gated_multihead_norm_backward<Heads, Width, T, float>(
+        queue_, gate, x, weight.data(), N > 0 ? bias.data() : nullptr, mean, scale, dy, dgate, dx, dweight.data(),
+        N > 0 ? dbias.data() : nullptr, memory);
+  }
 
   // ---- element by element ----
 
@@ -216,17 +267,6 @@ class Backend {
   void swiglu_backward(MatrixView<T, F> gate, MatrixView<T, F> up, MatrixView<T, F> dy, MatrixView<T, F> dgate,
                        MatrixView<T, F> dup) {
     cuda::swiglu_backward<T>(queue_, gate, up, dy, dgate, dup);
-  }
-  /// y = σ(ogate) ⊙ x.
-  template <Index Width>
-  void output_gate(MatrixView<T, Width> ogate, MatrixView<T, Width> x, MatrixView<T, Width> y) {
-    cuda::output_gate<T>(queue_, ogate, x, y);
-  }
-  /// dx may be dy itself.
-  template <Index Width>
-  void output_gate_backward(MatrixView<T, Width> ogate, MatrixView<T, Width> x, MatrixView<T, Width> dy,
-                            MatrixView<T, Width> dogate, MatrixView<T, Width> dx) {
-    cuda::output_gate_backward<T>(queue_, ogate, x, dy, dogate, dx);
   }
   /// y = cap(y) in place.
   template <class Cap, Index D>
@@ -299,6 +339,11 @@ class Backend {
   }
 
  private:
+  template <class Matrix, class Y>
+  static constexpr bool is_narrow =
+      std::is_same_v<Matrix, DenseWeight<T, Matrix::rows, Matrix::cols>>&& std::is_same_v<Y, float>&& Matrix::rows <=
+      RMSNormLinearTuning::narrow_outputs;
+
   /// Tokens of the host in the device's memory.
   const Token* brought(std::span<const Token> tokens) {
     const auto count = static_cast<Index>(tokens.size());

@@ -26,6 +26,29 @@ XLSTM_DEVICE T warp_reduce(Thread& thread, T x, Operation operation) {
   return x;
 }
 
+/// All lanes' values, N of each, N a power of two up to 32: lane l gets the sum of values [l / (32 / N)]. Half of the
+/// values change lanes at first, then half of what is left: N − 1 shuffles and log₂(32 / N) more. A sum has the bits
+/// that warp_reduce gives it.
+template <int N, DeviceThread Thread>
+XLSTM_DEVICE float warp_sums(Thread& thread, float (&values)[N]) {
+  static_assert(N > 0 && N <= warp_size && (N & (N - 1)) == 0,
+                "xlstm: a warp sums 1, 2, 4, 8, 16 or 32 values at once");
+  XLSTM_UNROLL
+  for (int step = 0; step < 5; ++step) {
+    const int mask = warp_size / 2 >> step;
+    const int half = N / 2 >> step;
+    const bool upper = (thread.lane() & mask) != 0;
+    if (half == 0) values[0] += thread.shuffle_xor(values[0], mask);
+    XLSTM_UNROLL
+    for (int i = 0; i < half; ++i) {
+      const float kept = upper ? values[i + half] : values[i];
+      const float given = upper ? values[i] : values[i + half];
+      values[i] = kept + thread.shuffle_xor(given, mask);
+    }
+  }
+  return values[0];
+}
+
 /// Lane l gets the values of lanes 0…l, reduced in their order; `operation` need not commute.
 template <class T, class Operation, DeviceThread Thread>
 XLSTM_DEVICE T warp_inclusive_scan(Thread& thread, T x, Operation operation) {

@@ -120,19 +120,6 @@ struct SwiGLUBackwardFunction {
     return {{x[2] * x[1] * s * (1.0F + x[0] * (1.0F - s)), x[2] * x[0] * s}};
   }
 };
-/// Of ogate and x.
-struct OutputGateFunction {
-  static constexpr int inputs = 2, outputs = 1;
-  XLSTM_HOST_DEVICE Floats<1> operator()(const Floats<2>& x) const { return {{sigmoid(x[0]) * x[1]}}; }
-};
-/// Of ogate, x, dy: dogate = dy·x·σ(1 − σ), dx = dy·σ.
-struct OutputGateBackwardFunction {
-  static constexpr int inputs = 3, outputs = 2;
-  XLSTM_HOST_DEVICE Floats<2> operator()(const Floats<3>& x) const {
-    const float s = sigmoid(x[0]);
-    return {{x[2] * x[1] * s * (1.0F - s), x[2] * s}};
-  }
-};
 
 /// y = x, rounded to Y.
 template <class X, class Y, Launcher L>
@@ -159,17 +146,6 @@ template <class T, Launcher L>
 void swiglu_backward(L& launcher, MatrixView<const T> gate, MatrixView<const T> up, MatrixView<const T> dy,
                      MatrixView<T> dgate, MatrixView<T> dup) {
   map_elements<T, T>(launcher, SwiGLUBackwardFunction{}, {gate, up, dy}, {dgate, dup});
-}
-/// y = σ(ogate) ⊙ x.
-template <class T, Launcher L>
-void output_gate(L& launcher, MatrixView<const T> ogate, MatrixView<const T> x, MatrixView<T> y) {
-  map_elements<T, T>(launcher, OutputGateFunction{}, {ogate, x}, {y});
-}
-/// dx may be dy itself.
-template <class T, Launcher L>
-void output_gate_backward(L& launcher, MatrixView<const T> ogate, MatrixView<const T> x, MatrixView<const T> dy,
-                          MatrixView<T> dogate, MatrixView<T> dx) {
-  map_elements<T, T>(launcher, OutputGateBackwardFunction{}, {ogate, x, dy}, {dogate, dx});
 }
 
 }  // namespace xlstm::cuda

@@ -31,15 +31,20 @@ bool rows_are_aligned(const T* data, Index stride) {
   return stride % width == 0 && reinterpret_cast<std::uintptr_t>(data) % (sizeof(T) * width) == 0;
 }
 
-/// N elements of global memory, at a multiple of access_width<N, T> elements.
-template <int N, class T, DeviceThread Thread>
+/// N elements of global memory, at a multiple of access_width<N, T> elements. Streaming: they are read once, past L1.
+template <int N, bool Streaming = false, class T, DeviceThread Thread>
 XLSTM_DEVICE Floats<N> load_floats(Thread& thread, const T* from) {
   constexpr int width = access_width<N, T>;
   static_assert(N % width == 0, "xlstm: elements are loaded in whole vectors");
   Floats<N> values;
   XLSTM_UNROLL
   for (int first = 0; first < N; first += width) {
-    const Vector<T, width> read = thread.template load<width>(from + first);
+    Vector<T, width> read;
+    if constexpr (Streaming) {
+      read = thread.template load_streaming<width>(from + first);
+    } else {
+      read = thread.template load<width>(from + first);
+    }
     XLSTM_UNROLL
     for (int i = 0; i < width; ++i) values[first + i] = to_float(read[i]);
   }

@@ -95,7 +95,7 @@ struct MLSTMLayer {
   struct Saved {
     Input<B, D> x;
     MLSTMInput<typename B::Arithmetic, Cell, Precise<B>> cell_input;
-    Output<B, v_width> ogate, h, normed, gated;
+    Output<B, v_width> ogate, h, gated;
     typename B::template MLSTMSaved<Cell> cell;
     typename Norm::template Saved<B> norm;
   };
@@ -139,20 +139,24 @@ struct MLSTMLayer {
   template <class B>
   static void forward(B& backend, const Parameters<B>& p, const Run& run, States<B> state, Input<B, D> x,
                       Output<B, D> y, Saved<B>& saved) {
+    forward_after<B>(backend, p, run, state, x, y, saved, [&](auto... terms) { backend.linear(x, terms...); });
+  }
+  /// See Residual.
+  template <class B, class Products>
+  static void forward_after(B& backend, const Parameters<B>& p, const Run& run, States<B> state, Input<B, D> x,
+                            Output<B, D> y, Saved<B>& saved, const Products& products_of_x) {
     saved.x = x;
     allocate(backend, x.rows(), saved.cell_input);
     saved.ogate = matrix<v_width>(backend, x.rows());
     saved.h = matrix<v_width>(backend, x.rows());
-    saved.normed = matrix<v_width>(backend, x.rows());
     saved.gated = matrix<v_width>(backend, x.rows());
     const auto& in = saved.cell_input;
 
-    backend.linear(x, linear_term(p.q, p.q_bias, in.q), linear_term(p.k, p.k_bias, in.k),
-                   linear_term(p.v, p.v_bias, in.v), linear_term(p.ogate, p.ogate_bias, saved.ogate),
-                   linear_term(p.igate, p.igate_bias, in.igate), linear_term(p.fgate, p.fgate_bias, in.fgate));
+    products_of_x(linear_term(p.q, p.q_bias, in.q), linear_term(p.k, p.k_bias, in.k), linear_term(p.v, p.v_bias, in.v),
+                  linear_term(p.ogate, p.ogate_bias, saved.ogate), linear_term(p.igate, p.igate_bias, in.igate),
+                  linear_term(p.fgate, p.fgate_bias, in.fgate));
     backend.template mlstm<Cell>(run, constant(in), state, saved.h, saved.cell);
-    Norm::template forward<B>(backend, p.norm, run, state, saved.h, saved.normed, saved.norm);
-    backend.output_gate(saved.ogate, saved.normed, saved.gated);
+    Norm::template forward_gated<B>(backend, p.norm, saved.ogate, saved.h, saved.gated, saved.norm);
     backend.linear(Input<B, v_width>(saved.gated), linear_term(p.out_proj, p.out_proj_bias, y));
   }
 
@@ -168,8 +172,7 @@ struct MLSTMLayer {
 
     backend.linear_backward_weight(Input<B, v_width>(saved.gated), dy, g.out_proj, g.out_proj_bias);
     backend.linear_backward_input(dy, p.out_proj, dgated, false);
-    backend.output_gate_backward(saved.ogate, saved.normed, dgated, dogate, dgated);  // dgated becomes d normed
-    Norm::template backward<B>(backend, p.norm, g.norm, run, dstate, saved.norm, dgated, dh);
+    Norm::template backward_gated<B>(backend, p.norm, g.norm, saved.norm, saved.ogate, dgated, dogate, dh);
     backend.template mlstm_backward<Cell>(run, constant(saved.cell_input), saved.h, saved.cell, dh, din, dstate);
 
     const auto project_back = [&](auto grad, const auto& weight, auto& weight_gradient, auto& bias_gradient, bool add) {

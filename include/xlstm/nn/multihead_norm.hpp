@@ -55,6 +55,24 @@ struct MultiHeadNorm {
     backend.template multihead_norm_backward<Heads>(saved.x, p.weight, saved.mean, saved.scale, dy, dx, g.weight,
                                                     g.bias);
   }
+
+  /// y = σ(gate) ⊙ norm(x), as one operation.
+  template <class B>
+  static void forward_gated(B& backend, const Parameters<B>& p, Output<B, width> gate, Input<B, width> x,
+                            Output<B, width> y, Saved<B>& saved) {
+    using T = Precise<B>;
+    Arena& arena = backend.arena();
+    saved = {x, arena.template allocate<T>(x.rows() * Heads), arena.template allocate<T>(x.rows() * Heads)};
+    backend.template gated_multihead_norm<Heads>(gate, x, p.weight, p.bias, Eps, y, saved.mean, saved.scale);
+  }
+
+  /// The norm is made again from x, so that none of it is kept. What dy holds afterwards is the backend's own.
+  template <class B>
+  static void backward_gated(B& backend, const Parameters<B>& p, Gradients<B, MultiHeadNorm>& g, const Saved<B>& saved,
+                             Output<B, width> gate, Output<B, width> dy, Output<B, width> dgate, Output<B, width> dx) {
+    backend.template gated_multihead_norm_backward<Heads>(gate, saved.x, p.weight, p.bias, saved.mean, saved.scale, dy,
+                                                          dgate, dx, g.weight, g.bias);
+  }
 };
 
 }  // namespace xlstm

@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = x + Layer(Norm(x)): the pre-norm residual branch of which every block consists (xLSTM 7B, Fig. 3).
+//
+// A layer that begins with products of its rows may leave them to the norm before it, so that a backend can make both
+// in one go. It has, besides forward,
+//     forward_after(backend, p, run, state, x, y, saved, products_of_x)
+// where x is memory that products_of_x(terms…) fills, which it calls once, before anything else, and which does what
+// backend.linear(x, terms…) would. The norm has forward_linear, as RMSNorm does. (Who derives from such a layer or norm
+// and replaces its forward replaces that too.)
 #pragma once
 
 #include "xlstm/nn/module.hpp"
@@ -11,6 +18,13 @@ namespace xlstm {
 constexpr double residual_flops(const Workload& work, Index width) {
   return static_cast<double>(width) * static_cast<double>(work.length);
 }
+
+namespace detail {
+struct AnyProducts {
+  template <class... Terms>
+  void operator()(Terms...) const;
+};
+}  // namespace detail
 
 template <class Norm, class Layer>
 struct Residual {
@@ -54,12 +68,29 @@ struct Residual {
     return xlstm::flops<Norm, B>(work) + xlstm::flops<Layer, B>(work) + residual_flops(work, input_dim);
   }
 
+  /// Whether the norm can make the layer's first products.
+  template <class B>
+  static constexpr bool norm_makes_products = requires(B& backend, const Parameters<B>& p, const Run& run,
+                                                       States<B> state, Input<B, input_dim> x,
+                                                       Output<B, input_dim> normed, Saved<B>& saved,
+                                                       detail::AnyProducts products) {
+    Norm::template forward_linear<B>(backend, p.norm, x, normed, saved.norm);
+    Layer::template forward_after<B>(backend, p.layer, run, state, x, normed, saved.layer, products);
+  };
+
   template <class B>
   static void forward(B& backend, const Parameters<B>& p, const Run& run, States<B> state, Input<B, input_dim> x,
                       Output<B, output_dim> y, Saved<B>& saved) {
     const auto normed = backend.arena().template matrix<typename B::Arithmetic, input_dim>(x.rows());
-    Norm::template forward<B>(backend, p.norm, run, state, x, normed, saved.norm);
-    Layer::template forward<B>(backend, p.layer, run, state.at(Norm::state_size), normed, y, saved.layer);
+    const States<B> layer_state = state.at(Norm::state_size);
+    if constexpr (norm_makes_products<B>) {
+      Layer::template forward_after<B>(backend, p.layer, run, layer_state, normed, y, saved.layer, [&](auto... terms) {
+        Norm::template forward_linear<B>(backend, p.norm, x, normed, saved.norm, terms...);
+      });
+    } else {
+      Norm::template forward<B>(backend, p.norm, run, state, x, normed, saved.norm);
+      Layer::template forward<B>(backend, p.layer, run, layer_state, normed, y, saved.layer);
+    }
     backend.add(x, y);
   }
 

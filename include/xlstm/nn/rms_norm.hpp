@@ -44,6 +44,19 @@ struct RMSNorm {
     backend.rms_norm(x, p.weight, p.bias, Eps, y, saved.scale);
   }
 
+  /// The norm, and backend.linear(y, terms...): one operation where the backend has such a one, rms_norm_linear.
+  template <class B, class... Terms>
+  static void forward_linear(B& backend, const Parameters<B>& p, Input<B, D> x, Output<B, D> y, Saved<B>& saved,
+                             Terms... terms) {
+    saved = {x, backend.arena().template allocate<Precise<B>>(x.rows())};
+    if constexpr (requires { backend.rms_norm_linear(x, p.weight, p.bias, Eps, y, saved.scale, terms...); }) {
+      backend.rms_norm_linear(x, p.weight, p.bias, Eps, y, saved.scale, terms...);
+    } else {
+      backend.rms_norm(x, p.weight, p.bias, Eps, y, saved.scale);
+      backend.linear(Input<B, D>(y), terms...);
+    }
+  }
+
   template <class B>
   static void backward(B& backend, const Parameters<B>& p, Gradients<B, RMSNorm>& g, const Run&, States<B>,
                        const Saved<B>& saved, Input<B, D> dy, Output<B, D> dx) {

@@ -170,6 +170,34 @@ class Backend {
     }
   }
 
+  /// y = σ(gate) ⊙ multihead_norm(x).
+  template <Index Heads, Index W, Index N>
+  void gated_multihead_norm(MatrixView<T, W> gate, MatrixView<const T, W> x, const VectorParameter<T, W>& weight,
+                            const VectorParameter<T, N>& bias, double eps, MatrixView<T, W> y, T* mean, T* scale) {
+    multihead_norm<Heads>(x, weight, bias, eps, y, mean, scale);
+    for (Index r = 0; r < y.rows(); ++r) {
+      for (Index c = 0; c < W; ++c) y(r, c) *= sigmoid(gate(r, c));
+    }
+  }
+  /// dy becomes the gradient of the norm's result.
+  template <Index Heads, Index W, Index N>
+  void gated_multihead_norm_backward(MatrixView<T, W> gate, MatrixView<const T, W> x,
+                                     const VectorParameter<T, W>& weight, const VectorParameter<T, N>& bias,
+                                     const T* mean, const T* scale, MatrixView<T, W> dy, MatrixView<T, W> dgate,
+                                     MatrixView<T, W> dx, VectorParameter<T, W>& dweight,
+                                     VectorParameter<T, N>& dbias) {
+    for (Index r = 0; r < x.rows(); ++r) {
+      for (Index c = 0; c < W; ++c) {
+        const Index head = r * Heads + c / (W / Heads);
+        const T normed = (x(r, c) - mean[head]) * scale[head] * weight[c] + (N > 0 ? bias[c] : T{0});
+        const T s = sigmoid(gate(r, c));
+        dgate(r, c) = dy(r, c) * normed * s * (T{1} - s);
+        dy(r, c) *= s;
+      }
+    }
+    multihead_norm_backward<Heads>(x, weight, mean, scale, MatrixView<const T, W>(dy), dx, dweight, dbias);
+  }
+
   // ---- element by element ----
 
   /// y += x.
@@ -201,26 +229,6 @@ class Backend {
         const T d = dy(r, c);
         dgate(r, c) = d * up(r, c) * s * (T{1} + gate(r, c) * (T{1} - s));
         dup(r, c) = d * gate(r, c) * s;
-      }
-    }
-  }
-  /// y = σ(ogate) ⊙ x.
-  template <Index W>
-  void output_gate(MatrixView<T, W> ogate, MatrixView<T, W> x, MatrixView<T, W> y) {
-    for (Index r = 0; r < y.rows(); ++r) {
-      for (Index c = 0; c < W; ++c) y(r, c) = sigmoid(ogate(r, c)) * x(r, c);
-    }
-  }
-  /// dx may be dy itself.
-  template <Index W>
-  void output_gate_backward(MatrixView<T, W> ogate, MatrixView<T, W> x, MatrixView<T, W> dy, MatrixView<T, W> dogate,
-                            MatrixView<T, W> dx) {
-    for (Index r = 0; r < dy.rows(); ++r) {
-      for (Index c = 0; c < W; ++c) {
-        const T s = sigmoid(ogate(r, c));
-        const T d = dy(r, c);
-        dogate(r, c) = d * x(r, c) * s * (T{1} - s);
-        dx(r, c) = d * s;
       }
     }
   }
