@@ -12,6 +12,7 @@
 #include "xlstm/core/executor.hpp"
 #include "xlstm/cpu/amx_tiles.hpp"
 #include "xlstm/cpu/quantized_rows.hpp"
+#include "xlstm/cpu/thread_pool.hpp"
 #include "xlstm/cpu/vector_tiles.hpp"
 
 using namespace xlstm;
@@ -63,14 +64,18 @@ double worst(const std::vector<float>& c, const Shape& s, const std::vector<floa
   return largest;
 }
 
-template <class Tiles, class A, class B>
-std::vector<float> product(const A& a, const B& b, const Shape& s, const std::vector<float>& before) {
+template <class Tiles, class A, class B, class Exec>
+std::vector<float> product(const A& a, const B& b, const Shape& s, const std::vector<float>& before, Exec& exec) {
   std::vector<float> c = before;
   const cpu::ProductTask<B> task{b, s.n, nullptr, MatrixView<float>(c.data(), s.m, s.n), true};
-  SerialExecutor serial;
   Arena arena;
-  cpu::detail::tiled_products<Tiles>(serial, arena, a, s.m, s.depth, std::span<const cpu::ProductTask<B>>(&task, 1));
+  cpu::detail::tiled_products<Tiles>(exec, arena, a, s.m, s.depth, std::span<const cpu::ProductTask<B>>(&task, 1));
   return c;
+}
+template <class Tiles, class A, class B>
+std::vector<float> product(const A& a, const B& b, const Shape& s, const std::vector<float>& before) {
+  SerialExecutor serial;
+  return product<Tiles>(a, b, s, before, serial);
 }
 
 template <class W>
@@ -105,6 +110,30 @@ TEST_CASE("a blocked product adds A·B, whichever tiles make it and however A an
   SECTION("float") { every_operand_is_packed<float>(); }
   SECTION("bf16") { every_operand_is_packed<bf16>(); }
   SECTION("f16") { every_operand_is_packed<f16>(); }
+}
+
+TEST_CASE("threads divide a blocked product by columns, by rows or by the summation, and change no bit",
+          "[matrix_product]") {
+  std::mt19937 random(13);
+  // Enough rows that each thread has its own; a summation long enough to be cut into parts, of rows more than a thread
+  // takes at once, of columns more than one slice; and neither.
+  const Shape s = GENERATE(Shape{2100, 70, 45}, Shape{2050, 40, 1030}, Shape{150, 40, 2500}, Shape{70, 600, 2048},
+                           Shape{300, 200, 100});
+  const auto a = random_values(s.m * s.depth, random), b = random_values(s.n * s.depth, random),
+             before = random_values(s.m * s.n, random);
+  cpu::ThreadPool pool(2);
+  const cpu::PlainB<cpu::PlainRows<float>> of_b{{b.data(), s.n}};
+  for_each_kind([&](auto tiles, const char* kind) {
+    using Tiles = decltype(tiles);
+    CAPTURE(kind, s.m, s.n, s.depth);
+    const auto check = [&](const auto& of_a, auto&& element) {
+      const auto c = product<Tiles>(of_a, of_b, s, before, pool);
+      REQUIRE(c == product<Tiles>(of_a, of_b, s, before));
+      REQUIRE(worst(c, s, before, element, [&](Index k, Index j) { return at(b, k * s.n + j); }) <= 1);
+    };
+    check(cpu::RowsOfA{a.data(), s.depth}, [&](Index i, Index k) { return at(a, i * s.depth + k); });
+    check(cpu::ColumnsOfA{a.data(), s.m}, [&](Index i, Index k) { return at(a, k * s.m + i); });
+  });
 }
 
 TEST_CASE("a blocked product of quantised weights is that of the floats they stand for", "[matrix_product]") {

@@ -28,6 +28,7 @@ struct AmxRoundedTiles {
   static constexpr Index block_n = 256;
   static constexpr Index packed_k = block_k;  ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 512;       ///< rows of C whose packed A is held at once
+  static constexpr Index task_m = 128;        ///< the same where each thread has rows of its own
 
   using Element = std::uint32_t;  ///< of panels: a pair of bf16
   using Session = amx::Session;

@@ -4,11 +4,13 @@
 // with stride one; a tile of C stays in registers over one block of the summation. The tile is VectorTiles, or AmxTiles
 // where the machine has them.
 // Every element of C is one chain of multiply-adds in the order of k, cut at multiples of `block_k`: the bits do
-// not depend on the number of threads, nor on which rows and columns are computed together.
+// not depend on the number of threads, nor on which rows and columns are computed together. (Where A is read by
+// columns, for the gradient of a weight over many rows, it is a sum of such chains; that depends on the shape alone.)
 #pragma once
 
 #include <algorithm>
 #include <span>
+#include <type_traits>
 
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/executor.hpp"
@@ -42,86 +44,276 @@ void pack_b(const B& b, Index k, Index depth, Index n, Index count, typename Til
   }
 }
 
+template <class Tiles, class A, class B, Executor Exec>
+class TiledProducts {
+ public:
+  TiledProducts(Exec& exec, Arena& arena, const A& a, Index m, Index depth, std::span<const ProductTask<B>> tasks)
+      : exec_(exec), arena_(arena), a_(a), m_(m), depth_(depth), tasks_(tasks) {
+    for (const auto& task : tasks) {
+      columns_ += column_tiles(task);
+      most_parts_ = std::max(most_parts_, Tiles::parts(task.b));
+    }
+  }
+
+  void run() {
+    if (columns_ == 0) return;
+    const Index threads = exec_.size();
+    if constexpr (std::is_same_v<A, ColumnsOfA>) {
+      if (tasks_.size() == 1 && depth_ >= 2 * part_depth && m_ * tasks_[0].n <= largest_of_parts) {
+        return by_depth(threads);
+      }
+    }
+    // Where there are enough rows each thread has its own, which it finds in its caches, and leaves there.
+    if (threads > 1 && m_ >= threads * Tiles::block_m) return by_rows(threads);
+    by_columns(threads);
+  }
+
+ private:
+  using Element = typename Tiles::Element;
+  static constexpr Index shared_bytes = Index{8} << 20;      ///< of B's panels that threads share (third-level cache)
+  static constexpr Index part_depth = 1024;                  ///< of the summation, where it is cut into parts
+  static constexpr Index largest_of_parts = Index{1} << 19;  ///< elements of a C for which that pays
+  /// Columns of one task: tiles [first, first + count).
+  struct Slice {
+    Index task, first, count;
+  };
+  struct Slices {
+    Slice* list;
+    Index count;
+    Index widest;
+  };
+
+  static Index column_tiles(const ProductTask<B>& task) { return ceil_div(std::max<Index>(task.n, 0), Tiles::tile_n); }
+
+  /// Slices of about columns / wanted tiles.
+  Slices cut(Index wanted) {
+    const Index widest = std::clamp<Index>(ceil_div(columns_, wanted), 1, Tiles::block_n / Tiles::tile_n);
+    Index count = 0;
+    for (const auto& task : tasks_) count += ceil_div(column_tiles(task), widest);
+    Slices slices{arena_.allocate<Slice>(count), 0, widest};
+    for (std::size_t t = 0; t < tasks_.size(); ++t) {
+      const Index tiles = column_tiles(tasks_[t]);
+      for (Index first = 0; first < tiles; first += widest) {
+        slices.list[slices.count++] = {static_cast<Index>(t), first, std::min(widest, tiles - first)};
+      }
+    }
+    return slices;
+  }
+
+  /// Rows [first, first + rows) of C, of which A is packed at once, over the summation's [begin, end).
+  struct Block {
+    Index first, rows, begin, end, height;
+    Index panels() const { return ceil_div(rows, height); }
+    /// Panel p of the summation's block from k on, of depth d. Block after block, in each the panels one after another.
+    Element* panel(Element* packed, Index p, Index k, Index d) const {
+      return packed + panels() * Tiles::a_size(height, k - begin) + p * Tiles::a_size(height, d);
+    }
+  };
+
+  Index height() const { return Tiles::height(std::min(m_, Tiles::block_m)); }
+  Index depth_at_once() const { return std::clamp<Index>(depth_, 1, Tiles::packed_k); }
+  /// A's panels for so many rows and so much of the summation.
+  Index a_size(Index rows, Index depth) const {
+    return ceil_div(std::min(m_, rows), height()) * Tiles::a_size(height(), std::min(depth, depth_at_once()));
+  }
+  Index b_size(const Slices& slices) const {
+    return slices.widest * Tiles::b_size(std::min(depth_, Tiles::block_k), most_parts_);
+  }
+
+  void pack_panel(const Block& block, Index p, Element* packed) const {
+    const Index first = p * block.height;
+    for (Index k = block.begin; k < block.end; k += Tiles::block_k) {
+      const Index d = std::min(Tiles::block_k, block.end - k);
+      Tiles::pack_a(a_, block.first + first, std::min(block.height, block.rows - first), k, d, block.height,
+                    block.panel(packed, p, k, d));
+    }
+  }
+
+  /// All panels, a few rows of the summation at a time, which lie together in memory where A is read by columns.
+  void pack_block(const Block& block, Element* packed) const {
+    constexpr Index step = 32;
+    for (Index k = block.begin; k < block.end; k += Tiles::block_k) {
+      const Index d = std::min(Tiles::block_k, block.end - k);
+      for (Index x = 0; x < d; x += step) {
+        for (Index p = 0; p < block.panels(); ++p) {
+          const Index first = p * block.height;
+          Tiles::pack_a(a_, block.first + first, std::min(block.height, block.rows - first), k + x,
+                        std::min(step, d - x), block.height,
+                        block.panel(packed, p, k, d) + Tiles::a_size(block.height, x));
+        }
+      }
+    }
+  }
+
+  /// The slice's columns of panels [first_panel, last_panel), over one block of the summation, [k, k + d).
+  /// `first_k`: where the task's sums begin.
+  static void multiply_block(const ProductTask<B>& task, Index first_k, const Block& block, Index k, Index d,
+                             const Slice& slice, Index first_panel, Index last_panel, Element* packed_a,
+                             const Element* packed_b) {
+    const auto product = Tiles::product(block.height, Tiles::parts(task.b));
+    const Index b_step = Tiles::b_size(d, Tiles::parts(task.b));
+    for (Index p = first_panel; p < last_panel; ++p) {
+      const Index row = p * block.height;
+      for (Index j = 0; j < slice.count; ++j) {
+        const Index n = (slice.first + j) * Tiles::tile_n;
+        product(block.panel(packed_a, p, k, d), packed_b + j * b_step, d, task.c.row(block.first + row) + n,
+                task.c.stride(), block.rows - row, task.n - n, task.initial != nullptr ? task.initial + n : nullptr,
+                task.add || k > first_k);
+      }
+    }
+  }
+
+  /// Tile j of a slice's B over the summation's [begin, end), block after block.
+  void pack_tile(const Slice& slice, Index j, Index begin, Index end, Element* packed) const {
+    const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slice.task)];
+    const Index parts = Tiles::parts(task.b);
+    const Index n = (slice.first + j) * Tiles::tile_n;
+    for (Index k = begin; k < end; k += Tiles::block_k) {
+      const Index d = std::min(Tiles::block_k, end - k);
+      pack_b<Tiles>(task.b, k, d, n, std::min(Tiles::tile_n, task.n - n),
+                    packed + slice.count * Tiles::b_size(k - begin, parts) + j * Tiles::b_size(d, parts));
+    }
+  }
+  /// All panels of the block with a slice of B as pack_tile has left it.
+  static void multiply_packed(const ProductTask<B>& task, Index first_k, const Block& block, const Slice& slice,
+                              Element* packed_a, const Element* packed_b) {
+    for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
+      const Index d = std::min(Tiles::block_k, block.end - k);
+      multiply_block(task, first_k, block, k, d, slice, 0, block.panels(), packed_a,
+                     packed_b + slice.count * Tiles::b_size(k - block.begin, Tiles::parts(task.b)));
+    }
+  }
+
+  /// The summation in parts, each of which one thread makes, and then the sum of those: for the gradients of weights,
+  /// which are small beside what they are summed over.
+  void by_depth(Index threads) {
+    const ArenaScope scope(arena_);
+    const ProductTask<B>& task = tasks_[0];
+    const Index parts = depth_ / part_depth;
+    const Index size = m_ * task.n;
+    float* const sums = arena_.allocate<float>((parts - 1) * size);
+    const Slices slices = cut(1);
+    const Index a_each = a_size(Tiles::task_m, Tiles::block_k), b_each = b_size(slices);
+    Element* const packed_a = arena_.allocate<Element>(threads * a_each);
+    Element* const packed_b = arena_.allocate<Element>(threads * b_each);
+    exec_.parallel_for(parts, [&](Index part, int thread) {
+      [[maybe_unused]] const typename Tiles::Session session;
+      Element* const my_a = packed_a + thread * a_each;
+      Element* const my_b = packed_b + thread * b_each;
+      ProductTask<B> mine = task;
+      if (part > 0) mine = {task.b, task.n, nullptr, {sums + (part - 1) * size, m_, task.n, task.n}, false};
+      const Index first = part * part_depth;
+      const Index last = part + 1 < parts ? first + part_depth : depth_;
+      const auto pack_slice = [&](const Slice& slice, Index k, Index last_k) {
+        for (Index j = 0; j < slice.count; ++j) pack_tile(slice, j, k, last_k, my_b);
+      };
+      for (Index k = first; k < last; k += Tiles::block_k) {
+        const Index last_k = std::min(last, k + Tiles::block_k);
+        if (slices.count == 1) pack_slice(slices.list[0], k, last_k);
+        for (Index m = 0; m < m_; m += Tiles::task_m) {
+          const Block block{m, std::min(Tiles::task_m, m_ - m), k, last_k, height()};
+          pack_block(block, my_a);
+          for (Index s = 0; s < slices.count; ++s) {
+            const Slice& slice = slices.list[s];
+            if (slices.count > 1) pack_slice(slice, k, last_k);
+            multiply_packed(mine, first, block, slice, my_a, my_b);
+          }
+        }
+      }
+    });
+    exec_.parallel_for(ceil_div(m_, Tiles::tile_m), [&](Index tile, int) {
+      for (Index r = tile * Tiles::tile_m; r < std::min(m_, (tile + 1) * Tiles::tile_m); ++r) {
+        float* const to = task.c.row(r);
+        for (Index part = 1; part < parts; ++part) {
+          const float* const from = sums + (part - 1) * size + r * task.n;
+          for (Index n = 0; n < task.n; ++n) to[n] += from[n];
+        }
+      }
+    });
+  }
+
+  /// Threads share the packed B and divide the rows.
+  void by_rows(Index threads) {
+    const ArenaScope scope(arena_);
+    const Slices slices = cut(1);
+    // Of B's panels as many as fit the caches that threads share.
+    const Index slice_size = slices.widest * Tiles::b_size(depth_at_once(), most_parts_);
+    const Index at_once =
+        std::clamp<Index>(shared_bytes / (slice_size * static_cast<Index>(sizeof(Element))), 1, slices.count);
+    const Index a_each = a_size(Tiles::task_m, depth_at_once());
+    Element* const packed_a = arena_.allocate<Element>(threads * a_each);
+    Element* const packed_b = arena_.allocate<Element>(at_once * slice_size);
+    for (Index first = 0; first < slices.count; first += at_once) {
+      const Index count = std::min(at_once, slices.count - first);
+      for (Index k = 0; k == 0 || k < depth_; k += depth_at_once()) {
+        const Index last_k = std::min(depth_, k + depth_at_once());
+        exec_.parallel_for(count * slices.widest, [&](Index index, int) {
+          const Slice& slice = slices.list[first + index / slices.widest];
+          const Index j = index % slices.widest;
+          if (j < slice.count) pack_tile(slice, j, k, last_k, packed_b + index / slices.widest * slice_size);
+        });
+        exec_.parallel_for(ceil_div(m_, Tiles::task_m), [&](Index task, int thread) {
+          [[maybe_unused]] const typename Tiles::Session session;
+          Element* const my_a = packed_a + thread * a_each;
+          const Index m = task * Tiles::task_m;
+          const Block block{m, std::min(Tiles::task_m, m_ - m), k, last_k, height()};
+          for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, my_a);
+          for (Index s = 0; s < count; ++s) {
+            const Slice& slice = slices.list[first + s];
+            multiply_packed(tasks_[static_cast<std::size_t>(slice.task)], 0, block, slice, my_a,
+                            packed_b + s * slice_size);
+          }
+        });
+      }
+    }
+  }
+
+  /// Threads share the packed A and divide the columns.
+  void by_columns(Index threads) {
+    const ArenaScope scope(arena_);
+    // Narrow enough that each thread gets several, so that the last one to finish is not waited for long.
+    const Index wanted = threads == 1 ? 1 : 4 * threads;
+    const Slices slices = cut(wanted);
+    Element* const packed_a = arena_.allocate<Element>(a_size(Tiles::block_m, depth_at_once()));
+    Element* const packed_b = arena_.allocate<Element>(threads * b_size(slices));
+    for (Index m = 0; m < m_; m += Tiles::block_m) {
+      for (Index first_k = 0; first_k == 0 || first_k < depth_; first_k += depth_at_once()) {
+        const Block block{m, std::min(m_ - m, Tiles::block_m), first_k, std::min(depth_, first_k + depth_at_once()),
+                          height()};
+        exec_.parallel_for(block.panels(), [&](Index p, int) { pack_panel(block, p, packed_a); });
+        // With fewer slices than threads the panels are divided too (and such a slice is packed more than once).
+        const Index parts = std::min(block.panels(), ceil_div(wanted, slices.count));
+        exec_.parallel_for(slices.count * parts, [&](Index index, int thread) {
+          [[maybe_unused]] const typename Tiles::Session session;
+          const Slice& slice = slices.list[index / parts];
+          const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slice.task)];
+          const Index part = index % parts;
+          const Index first = slice.first * Tiles::tile_n;
+          Element* const my_b = packed_b + thread * b_size(slices);
+          for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
+            const Index d = std::min(Tiles::block_k, block.end - k);
+            pack_b<Tiles>(task.b, k, d, first, std::min(slice.count * Tiles::tile_n, task.n - first), my_b);
+            multiply_block(task, 0, block, k, d, slice, block.panels() * part / parts,
+                           block.panels() * (part + 1) / parts, packed_a, my_b);
+          }
+        });
+      }
+    }
+  }
+
+  Exec& exec_;
+  Arena& arena_;
+  const A& a_;
+  Index m_, depth_;
+  std::span<const ProductTask<B>> tasks_;
+  Index columns_ = 0;
+  Index most_parts_ = 1;
+};
+
 /// C_t (+)= A·B_t for all tasks t with the tiles named.
 template <class Tiles, class A, class B, Executor Exec>
 void tiled_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth, std::span<const ProductTask<B>> tasks) {
-  using Element = typename Tiles::Element;
-  const ArenaScope scope(arena);
-  const Index threads = exec.size();
-  Index columns = 0, most_parts = 1;
-  for (const auto& task : tasks) {
-    columns += ceil_div(std::max<Index>(task.n, 0), Tiles::tile_n);
-    most_parts = std::max(most_parts, Tiles::parts(task.b));
-  }
-  if (columns == 0) return;
-  // Slices of B narrow enough that each thread gets several, so that the last one to finish is not waited for long.
-  const Index wanted = threads == 1 ? 1 : 4 * threads;
-  const Index slice = std::clamp<Index>(ceil_div(columns, wanted), 1, Tiles::block_n / Tiles::tile_n);
-  struct Slice {
-    Index task, first, count;  // in tiles
-  };
-  Index slices = 0;
-  for (const auto& task : tasks) slices += ceil_div(ceil_div(std::max<Index>(task.n, 0), Tiles::tile_n), slice);
-  Slice* const list = arena.allocate<Slice>(slices);
-  Index filled = 0;
-  for (std::size_t t = 0; t < tasks.size(); ++t) {
-    const Index tiles = ceil_div(std::max<Index>(tasks[t].n, 0), Tiles::tile_n);
-    for (Index first = 0; first < tiles; first += slice) {
-      list[filled++] = {static_cast<Index>(t), first, std::min(slice, tiles - first)};
-    }
-  }
-
-  const Index height = Tiles::height(std::min(m, Tiles::block_m));
-  const Index panels_at_once = ceil_div(std::min(m, Tiles::block_m), height);
-  const Index depth_at_once = std::clamp<Index>(depth, 1, Tiles::packed_k);
-  Element* const packed_a = arena.allocate<Element>(panels_at_once * Tiles::a_size(height, depth_at_once));
-  const Index b_size = slice * Tiles::b_size(std::min(depth, Tiles::block_k), most_parts);
-  Element* const packed_b = arena.allocate<Element>(threads * b_size);
-
-  for (Index m0 = 0; m0 < m; m0 += Tiles::block_m) {
-    const Index rows = std::min(m - m0, Tiles::block_m);
-    const Index panels = ceil_div(rows, height);
-    for (Index k0 = 0; k0 == 0 || k0 < depth; k0 += depth_at_once) {
-      const Index last_k = std::min(depth, k0 + depth_at_once);
-      // Packed A: block after block of the summation, in each the panels one after another.
-      exec.parallel_for(panels, [&](Index p, int) {
-        const Index first = p * height;
-        for (Index k = k0; k < last_k; k += Tiles::block_k) {
-          const Index d = std::min(Tiles::block_k, last_k - k);
-          Tiles::pack_a(a, m0 + first, std::min(height, rows - first), k, d, height,
-                        packed_a + panels * Tiles::a_size(height, k - k0) + p * Tiles::a_size(height, d));
-        }
-      });
-      // If there are fewer slices than threads, the panels are divided too (and such a slice is packed more than once).
-      const Index parts = std::min(panels, ceil_div(wanted, slices));
-      exec.parallel_for(slices * parts, [&](Index index, int thread) {
-        [[maybe_unused]] const typename Tiles::Session session;
-        const Slice s = list[index / parts];
-        const ProductTask<B>& task = tasks[static_cast<std::size_t>(s.task)];
-        const auto product = Tiles::product(height, Tiles::parts(task.b));
-        const Index part = index % parts;
-        const Index first_panel = panels * part / parts;
-        const Index last_panel = panels * (part + 1) / parts;
-        Element* const my_b = packed_b + thread * b_size;
-        for (Index k = k0; k == k0 || k < last_k; k += Tiles::block_k) {
-          const Index d = std::min(Tiles::block_k, last_k - k);
-          const Index first = s.first * Tiles::tile_n;
-          pack_b<Tiles>(task.b, k, d, first, std::min(s.count * Tiles::tile_n, task.n - first), my_b);
-          const Index b_step = Tiles::b_size(d, Tiles::parts(task.b));
-          for (Index p = first_panel; p < last_panel; ++p) {
-            const Element* const my_a =
-                packed_a + panels * Tiles::a_size(height, k - k0) + p * Tiles::a_size(height, d);
-            const Index row = p * height;
-            for (Index j = 0; j < s.count; ++j) {
-              const Index n = (s.first + j) * Tiles::tile_n;
-              product(my_a, my_b + j * b_step, d, task.c.row(m0 + row) + n, task.c.stride(), rows - row, task.n - n,
-                      task.initial != nullptr ? task.initial + n : nullptr, task.add || k > 0);
-            }
-          }
-        }
-      });
-    }
-  }
+  TiledProducts<Tiles, A, B, Exec>(exec, arena, a, m, depth, tasks).run();
 }
 
 }  // namespace detail

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A pool of threads that satisfies Executor: the calling thread works too, and tasks are handed out by an atomic
-// counter. A decode step is a few hundred parallel regions of some ten microseconds each, so a worker that has nothing
-// to do first spins, then sleeps; one that wakes too late misses a region instead of holding it up.
+// A pool of threads that satisfies Executor: the calling thread works too. Each thread has a share of the tasks, the
+// same in every region of so many tasks, so that it finds in its caches what it wrote there in the last one; who is
+// done with his share goes on with what is left of the others'. A decode step is a few hundred parallel regions of some
+// ten microseconds each, so a worker that has nothing to do first spins, then sleeps; one that wakes too late misses a
+// region instead of holding it up.
 #pragma once
 
 #include <atomic>
@@ -38,6 +40,7 @@ class ThreadPool {
   explicit ThreadPool(int threads = 0) : size_(threads > 0 ? threads : available_cores()) {
     constexpr int most = inside_mask;
     if (size_ > most) fail("threads: ", size_, ", expected at most ", most);
+    shares_ = std::vector<Share>(static_cast<std::size_t>(size_));
     spin_ = size_ > available_cores() ? std::chrono::microseconds(0) : std::chrono::microseconds(100);
     workers_.reserve(static_cast<std::size_t>(size_ - 1));
     try {
@@ -70,8 +73,11 @@ class ThreadPool {
     using Function = std::remove_reference_t<F>;
     call_ = [](void* function, Index task, int thread) { (*static_cast<Function*>(function))(task, thread); };
     function_ = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
-    count_ = count;
-    next_.store(0, std::memory_order_relaxed);
+    for (int t = 0; t < size_; ++t) {
+      Share& share = shares_[static_cast<std::size_t>(t)];
+      share.next.store(count * t / size_, std::memory_order_relaxed);
+      share.end = count * (t + 1) / size_;
+    }
     open();
     run_tasks(0);
     close();
@@ -109,6 +115,12 @@ class ThreadPool {
 #endif
   }
 
+  /// A thread's tasks; a line of the cache, which only that thread writes while there is enough to do.
+  struct alignas(64) Share {
+    std::atomic<Index> next{0};
+    Index end = 0;
+  };
+
   // state_ is one word, so that joining a region and seeing it open are one step:
   // bits 0–14 workers inside, bit 15 open, bits 16–31 the region's number.
   static constexpr std::uint32_t inside_mask = 0x7fff;
@@ -136,12 +148,16 @@ class ThreadPool {
   void run_tasks(int thread) {
     const Here before = std::exchange(here(), Here{this, thread});
     try {
-      for (Index task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
-        call_(function_, task, thread);
+      for (int i = 0; i < size_; ++i) {
+        Share& share = shares_[static_cast<std::size_t>((thread + i) % size_)];
+        while (share.next.load(std::memory_order_relaxed) < share.end) {
+          const Index task = share.next.fetch_add(1, std::memory_order_relaxed);
+          if (task < share.end) call_(function_, task, thread);
+        }
       }
     } catch (...) {
       if (!failed_.exchange(true)) error_ = std::current_exception();
-      next_.store(count_, std::memory_order_relaxed);
+      for (Share& share : shares_) share.next.store(share.end, std::memory_order_relaxed);
     }
     here() = before;
   }
@@ -192,12 +208,11 @@ class ThreadPool {
   std::atomic_flag busy_;
   void (*call_)(void*, Index, int) = nullptr;
   void* function_ = nullptr;
-  Index count_ = 0;
+  std::vector<Share> shares_;
   std::exception_ptr error_;
   std::atomic<bool> failed_{false};
   std::atomic<bool> stopping_{false};
   alignas(64) std::atomic<std::uint32_t> state_{0};
-  alignas(64) std::atomic<Index> next_{0};
   alignas(64) std::atomic<std::uint32_t> wake_{0};
   std::vector<std::thread> workers_;
 };

@@ -30,6 +30,7 @@ struct VectorTilesOf {
   static constexpr Index block_n = 512;
   static constexpr Index packed_k = 10 * block_k;           ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 1024 / tile_m * tile_m;  ///< rows of C whose packed A is held at once
+  static constexpr Index task_m = 128 / tile_m * tile_m;    ///< the same where each thread has rows of its own
 
   using Element = float;  ///< of panels
   /// What a thread needs around its products: nothing here.
