@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the machine can do at all, by the best of many tries: bytes a second that threads read from memory, each several
-// streams of a large array of its own; fp32 operations a second of independent multiply-adds on registers.
+// streams of a large array of its own; operations a second of independent multiply-adds on registers: in fp32, of bf16
+// on AMX, of bytes by AVX512-VNNI.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "xlstm/core/index.hpp"
+#include "xlstm/cpu/amx.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 
@@ -101,28 +103,86 @@ inline double multiply_add(Index steps, const cpu::simd::Floats& a, const cpu::s
   return 2.0 * simd::width * chains * static_cast<double>(steps);
 }
 
-/// The same on all threads: every one works for as long as any, whichever takes the tasks.
+/// Products of registers on AMX, six chains of them; as above. Nothing where there is no AMX.
+inline double multiply_tiles([[maybe_unused]] Index steps) {
+#if defined(XLSTM_SIMD_AMX)
+  if (!cpu::amx::permitted()) return 0;
+  const cpu::amx::Session session;
+  alignas(64) std::uint16_t ones[16 * 32];
+  std::fill(std::begin(ones), std::end(ones), std::uint16_t{0x3f80});
+  cpu::amx::memory_fence();
+  _tile_loadd(6, ones, 64);
+  _tile_loadd(7, ones, 64);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  for (Index i = 0; i < steps; ++i) {
+    _tile_dpbf16ps(0, 6, 7);
+    _tile_dpbf16ps(1, 6, 7);
+    _tile_dpbf16ps(2, 6, 7);
+    _tile_dpbf16ps(3, 6, 7);
+    _tile_dpbf16ps(4, 6, 7);
+    _tile_dpbf16ps(5, 6, 7);
+  }
+  return 2.0 * 16 * 16 * 32 * 6 * static_cast<double>(steps);
+#else
+  return 0;
+#endif
+}
+
+/// Products of bytes in vectors; as above. Nothing where there is no AVX512-VNNI.
+inline double multiply_bytes([[maybe_unused]] Index steps) {
+#if defined(XLSTM_SIMD_AVX512) && defined(__AVX512VNNI__)
+  constexpr int chains = 24;
+  __m512i sum[chains], a = _mm512_set1_epi8(1);
+#pragma GCC unroll 32
+  for (int j = 0; j < chains; ++j) sum[j] = _mm512_set1_epi32(j);
+  for (Index i = 0; i < steps; ++i) {
+    asm volatile("" : "+v"(a));
+#pragma GCC unroll 32
+    for (int j = 0; j < chains; ++j) sum[j] = _mm512_dpbusd_epi32(sum[j], a, a);
+  }
+#pragma GCC unroll 32
+  for (int j = 1; j < chains; ++j) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
+  volatile int sink = _mm512_cvtsi512_si32(sum[0]);
+  static_cast<void>(sink);
+  return 2.0 * 64 * chains * static_cast<double>(steps);
+#else
+  return 0;
+#endif
+}
+
+/// What f(steps) returns on all threads: every one works for as long as any, whichever takes the tasks.
+template <class F>
+double on_all_threads(cpu::ThreadPool& pool, Index steps, F&& f) {
+  constexpr Index pieces = 16;
+  const Index tasks = pieces * pool.size();
+  std::vector<double> operations(static_cast<std::size_t>(tasks));
+  pool.parallel_for(tasks, [&](Index task, int) { operations[static_cast<std::size_t>(task)] = f(steps); });
+  double total = 0;
+  for (const double n : operations) total += n;
+  return total;
+}
 inline double multiply_add(cpu::ThreadPool& pool) {
   namespace simd = cpu::simd;
-  constexpr Index pieces = 16, steps = 20000;
-  const Index tasks = pieces * pool.size();
-  std::vector<double> flops(static_cast<std::size_t>(tasks));
-  pool.parallel_for(tasks, [&](Index task, int) {
+  return on_all_threads(pool, 20000, [](Index steps) {
     simd::Floats result = simd::zero();
-    flops[static_cast<std::size_t>(task)] =
-        multiply_add(steps, simd::broadcast(0.999F), simd::broadcast(0.001F), result);
+    const double flops = multiply_add(steps, simd::broadcast(0.999F), simd::broadcast(0.001F), result);
     volatile float sink = result[0];
     static_cast<void>(sink);
+    return flops;
   });
-  double total = 0;
-  for (const double f : flops) total += f;
-  return total;
 }
 
 /// The machine's ceilings with a number of threads.
 struct Machine {
   double bandwidth = 0;  ///< bytes/s
   double peak = 0;       ///< fp32 operations/s
+  double bf16_peak = 0;  ///< operations/s of bf16 on AMX; 0 where there is none
+  double byte_peak = 0;  ///< operations/s of bytes by AVX512-VNNI; 0 where there is none
 
   explicit Machine(int threads) {
     cpu::ThreadPool pool(threads);
@@ -143,6 +203,8 @@ struct Machine {
                           best(8, [&] { return read_once<4>(pool, array), bytes; }),
                           best(8, [&] { return read_once<8>(pool, array), bytes; })});
     peak = best(200, [&] { return multiply_add(pool); });
+    bf16_peak = best(200, [&] { return on_all_threads(pool, 2000, multiply_tiles); });
+    byte_peak = best(200, [&] { return on_all_threads(pool, 10000, multiply_bytes); });
   }
 };
 

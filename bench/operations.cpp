@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the time goes: every operation of a decode step (of one session and of eight) and of a prefill of 512 tokens,
 // of the 160M preset with random weights. Floor: the bytes of weights and states that an operation must move at the
-// bandwidth measured here, or its multiplications at the fp32 peak measured here, whichever takes longer.
-//   operations [--json] [THREADS [f32|bf16|int8|int4]]
+// bandwidth measured here, or its multiplications at the peak measured here of what makes them, whichever takes longer:
+// vectors in fp32, AMX (at fp32's precision several products of bf16 for one, amx_tiles.hpp), vectors of bytes.
+//   operations [--json] [THREADS [f32|bf16|bf16_a16|int8|int4]]        bf16_a16: activations rounded to bf16
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <exception>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "machine.hpp"
@@ -23,8 +25,12 @@ using namespace xlstm;
 
 constexpr ModelConfig config = presets::xlstm_160m;
 
-struct Entry {
-  double seconds = 0, bytes = 0, flops = 0;
+/// What an operation must move and multiply.
+struct Work {
+  double bytes = 0, flops = 0, amx_flops = 0, byte_operations = 0;
+};
+struct Entry : Work {
+  double seconds = 0;
   Index calls = 0;
 };
 std::map<std::string, Entry> entries;
@@ -32,9 +38,11 @@ std::map<std::string, Entry> entries;
 /// Times one operation: until it is destroyed.
 class Timed {
  public:
-  Timed(std::string name, double bytes, double flops = 0) : entry_(entries[std::move(name)]) {
-    entry_.bytes += bytes;
-    entry_.flops += flops;
+  Timed(std::string name, const Work& work) : entry_(entries[std::move(name)]) {
+    entry_.bytes += work.bytes;
+    entry_.flops += work.flops;
+    entry_.amx_flops += work.amx_flops;
+    entry_.byte_operations += work.byte_operations;
     ++entry_.calls;
     begin_ = std::chrono::steady_clock::now();
   }
@@ -49,6 +57,39 @@ class Timed {
 
 constexpr double floats(Index count) { return 4.0 * static_cast<double>(count); }
 
+/// Adds the product of `rows` rows with a matrix, as Backend::linear makes it.
+template <class Matrix, class Activations>
+void add_product(Work& work, Index rows) {
+  work.bytes += static_cast<double>(Matrix::bytes);
+  const double flops = 2.0 * static_cast<double>(rows * Matrix::rows * Matrix::cols);
+  constexpr bool rounded = std::is_same_v<Activations, cpu::Bf16Activations>;
+  constexpr bool quantized = QuantizedHandle<Matrix>;
+  bool on_amx = false;
+  double products = 1;
+#if defined(XLSTM_SIMD_AMX)
+  Index least = cpu::AmxTiles::least_rows;
+  if constexpr (!quantized) {
+    constexpr bool bf16_weights = std::is_same_v<typename Matrix::Element, bf16>;
+    products = rounded ? 1 : bf16_weights ? 3 : 6;
+    if (rounded) {
+      least = cpu::AmxRowTuning::least_rounded_rows;
+    } else if (bf16_weights && rows <= cpu::few_rows) {
+      least = cpu::AmxRowTuning::least_rows;
+    }
+  } else {
+    products = 5;
+  }
+  on_amx = rows >= least && cpu::amx::permitted();
+#endif
+  if (quantized && cpu::has_integer_products && std::is_same_v<Activations, cpu::Int8Activations>) {
+    work.byte_operations += flops;
+  } else if (on_amx) {
+    work.amx_flops += products * flops;
+  } else {
+    work.flops += flops;
+  }
+}
+
 /// The backend, with a clock at every operation of inference.
 template <class W, class Activations>
 class TimedBackend : public cpu::Backend<W, Activations> {
@@ -59,43 +100,43 @@ class TimedBackend : public cpu::Backend<W, Activations> {
 
   template <class Matrix>
   void embed(std::span<const Token> tokens, const Matrix& weight, MatrixView<float, Matrix::cols> y) {
-    const Timed timed("embedding", floats(y.rows() * y.cols()));
+    const Timed timed("embedding", {.bytes = floats(y.rows() * y.cols())});
     Base::embed(tokens, weight, y);
   }
   template <Index In, class... Matrices>
   void linear(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {
     constexpr Index out = (Matrices::rows + ...);
-    const double bytes = (static_cast<double>(Matrices::bytes) + ...);
-    const Timed timed("linear " + std::to_string(out) + " x " + std::to_string(In), bytes,
-                      2.0 * static_cast<double>(x.rows() * out * In));
+    Work work;
+    (add_product<Matrices, Activations>(work, x.rows()), ...);
+    const Timed timed("linear " + std::to_string(out) + " x " + std::to_string(In), work);
     Base::linear(x, terms...);
   }
   template <Index D, Index N>
   void rms_norm(MatrixView<const float, D> x, const VectorParameter<float, D>& weight,
                 const VectorParameter<float, N>& bias, double eps, MatrixView<float, D> y, float* scale) {
-    const Timed timed("rms_norm", 0);
+    const Timed timed("rms_norm", {});
     Base::rms_norm(x, weight, bias, eps, y, scale);
   }
   template <Index Heads, Index Width, Index N>
   void gated_multihead_norm(MatrixView<float, Width> gate, MatrixView<const float, Width> x,
                             const VectorParameter<float, Width>& weight, const VectorParameter<float, N>& bias,
                             double eps, MatrixView<float, Width> y, float* mean, float* scale) {
-    const Timed timed("gated_multihead_norm", 0);
+    const Timed timed("gated_multihead_norm", {});
     Base::template gated_multihead_norm<Heads>(gate, x, weight, bias, eps, y, mean, scale);
   }
   template <Index D>
   void add(MatrixView<const float, D> x, MatrixView<float, D> y) {
-    const Timed timed("residual", 0);
+    const Timed timed("residual", {});
     Base::add(x, y);
   }
   template <Index F>
   void swiglu(MatrixView<float, F> gate, MatrixView<float, F> up, MatrixView<float, F> y) {
-    const Timed timed("swiglu", 0);
+    const Timed timed("swiglu", {});
     Base::swiglu(gate, up, y);
   }
   template <class Cap, Index D>
   void soft_cap(MatrixView<float, D> y) {
-    const Timed timed("soft_cap of logits", 0);
+    const Timed timed("soft_cap of logits", {});
     Base::template soft_cap<Cap>(y);
   }
   template <class Cell>
@@ -104,7 +145,8 @@ class TimedBackend : public cpu::Backend<W, Activations> {
     const Workload work{run.length, cpu::mlstm_chunk_size<Cell>(run), run.form == Form::recurrent};
     const MLSTMLayerSizes sizes{0, Cell::heads, Cell::qk_dim, Cell::v_dim, work.chunk_size};
     const double sequences = static_cast<double>(run.sequences);
-    const Timed timed("cell", 2 * sequences * floats(Cell::state_size), sequences * mlstm_cell_flops(work, sizes));
+    const Timed timed("cell", {.bytes = 2 * sequences * floats(Cell::state_size),
+                               .flops = sequences * mlstm_cell_flops(work, sizes)});
     Base::template mlstm<Cell>(run, in, state, h, saved);
   }
 };
@@ -136,7 +178,9 @@ Table measured(const std::string& title, const bench::Machine& machine, Pass&& p
   Table table{title, seconds * to_each, {}};
   double rest = seconds;
   for (const auto& [name, e] : entries) {
-    const double floor = std::max(e.bytes / machine.bandwidth, e.flops / machine.peak) * to_each;
+    const double computing = e.flops / machine.peak + (e.amx_flops > 0 ? e.amx_flops / machine.bf16_peak : 0) +
+                             (e.byte_operations > 0 ? e.byte_operations / machine.byte_peak : 0);
+    const double floor = std::max(e.bytes / machine.bandwidth, computing) * to_each;
     table.rows.push_back({name, e.calls / passes, e.seconds * to_each, floor >= 1 ? floor : 0});
     rest -= e.seconds;
   }
@@ -216,16 +260,24 @@ int main(int argc, char** argv) {
     std::vector<Table> tables;
     if (only.empty() || only == "f32") measure<float>("f32", threads, machine, tables);
     if (only.empty() || only == "bf16") measure<bf16>("bf16", threads, machine, tables);
+    if (only.empty() || only == "bf16_a16") {
+      measure<bf16, cpu::Bf16Activations>("bf16, activations bf16", threads, machine, tables);
+    }
     if (only.empty() || only == "int8") measure<int8, cpu::Int8Activations>("int8", threads, machine, tables);
     if (only.empty() || only == "int4") measure<int4, cpu::Int8Activations>("int4", threads, machine, tables);
     const double gigabytes = machine.bandwidth * 1e-9, gigaflops = machine.peak * 1e-9;
+    const double amx = machine.bf16_peak * 1e-9, bytes = machine.byte_peak * 1e-9;
     if (json) {
-      std::printf("{\"threads\": %d, \"GB/s\": %.1f, \"fp32 GFLOP/s\": %.0f, \"passes\": [", threads, gigabytes,
-                  gigaflops);
+      std::printf(
+          "{\"threads\": %d, \"GB/s\": %.1f, \"fp32 GFLOP/s\": %.0f, \"AMX bf16 GFLOP/s\": %.0f, \"VNNI int8 GOP/s\": "
+          "%.0f, "
+          "\"passes\": [",
+          threads, gigabytes, gigaflops, amx, bytes);
       print_json(tables);
       std::printf("]}\n");
     } else {
-      std::printf("%d threads, %.1f GB/s, %.0f GFLOP/s\n", threads, gigabytes, gigaflops);
+      std::printf("%d threads, %.1f GB/s, %.0f GFLOP/s, on AMX %.0f of bf16, %.0f GOP/s of bytes\n", threads, gigabytes,
+                  gigaflops, amx, bytes);
       for (const Table& table : tables) print_markdown(table);
     }
   } catch (const std::exception& error) {

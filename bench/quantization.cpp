@@ -81,6 +81,7 @@ void compare(const std::string& directory, const std::string& path, std::size_t 
   std::vector<float> expected;
   score<float>("f32", directory, tokens, expected);
   score<bf16>("bf16", directory, tokens, expected);
+  score<bf16, cpu::Bf16Activations>("bf16, activations bf16", directory, tokens, expected);
   score<Int8<64>>("int8/64", directory, tokens, expected);
   score<int8>("int8/128", directory, tokens, expected);
   score<int8, cpu::Int8Activations>("int8/128, activations int8", directory, tokens, expected);

@@ -37,6 +37,7 @@ const command_line::Program program = {
               {"path", "chunkwise|recurrent|parallel", "the form of the mLSTM that computes it (chunkwise)"},
               {"chunk-size", "N", "tokens of a chunk (the model's)"},
               {"weights", "stored|f32|bf16|int8|int4", weights_help},
+              {"activations", "float|bf16", activations_help},
               {"logits", "FILE", "where to write the logits: tensors logits.K (S, vocab), F32, for line K from 0"},
               {"json", "", "the result as one JSON object"},
               {"device", "DEVICE", device_help},

@@ -45,6 +45,7 @@ const command_line::Program program = {
               {"stop", "TEXT", "end before this text; may be given several times", command_line::Flag::Kind::repeated},
               {"ids", "", "prompt and output are token ids, decimal numbers with blanks between; no bos is added"},
               {"weights", "stored|f32|bf16|int8|int4", weights_help},
+              {"activations", "float|bf16", activations_help},
               {"save-session", "FILE", "where to save the conversation when it has ended"},
               {"load-session", "FILE", "continue a saved conversation; no bos is put before the prompt"},
               {"device", "DEVICE", device_help},

@@ -46,6 +46,10 @@ inline std::optional<int> gpu(const command_line::Arguments& arguments) {
 inline constexpr std::string_view weights_help =
     "weights in memory: stored (as in the files; the default), f32, bf16, or rounded to int8 or int4";
 
+/// What --activations says in every program that has it.
+inline constexpr std::string_view activations_help =
+    "bf16: round the inputs of products with bf16 weights, faster and less exact (float)";
+
 /// --weights as the name of a type in memory. Error for quantised files that are wanted in another type.
 inline std::string weights_type(const command_line::Arguments& arguments, const xlstm::Checkpoint& checkpoint) {
   const std::string choice = arguments.choice("weights", {"stored", "f32", "bf16", "int8", "int4"});
@@ -61,7 +65,8 @@ inline std::string weights_type(const command_line::Arguments& arguments, const 
   return type == xlstm::DType::f32 ? "f32" : type == xlstm::DType::bf16 ? "bf16" : "f16";
 }
 
-/// Calls use(model) with the checkpoint's model, its weights as --weights says, on the device of --device. Error if
+/// Calls use(model) with the checkpoint's model, its weights and what they meet as --weights and --activations say, on
+/// the device of --device. Error if
 /// this program was not compiled for its size or the device.
 template <class Use>
 void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoint& checkpoint, Use&& use) {
@@ -70,6 +75,11 @@ void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoin
   if (device && (type == "int8" || type == "int4")) {
     xlstm::fail("--device ", arguments.text("device"), ": ", type,
                 " weights are for the CPU, expected f32, bf16 or f16");
+  }
+  const bool rounded = arguments.choice("activations", {"float", "bf16"}) == "bf16";
+  if (rounded && (device || type != "bf16")) {
+    xlstm::fail("--activations bf16 with weights in ", type, device ? " on a GPU" : "",
+                ", expected weights in bf16 on the CPU (--weights bf16)");
   }
   const auto run = [&]<xlstm::ModelConfig config>() {
 #if defined(XLSTM_WITH_CUDA)
@@ -88,6 +98,7 @@ void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoin
                 {.threads = arguments.threads()}));
     };
     if (type == "f32") return run_with.template operator()<float>();
+    if (rounded) return run_with.template operator()<xlstm::bf16, xlstm::cpu::Bf16Activations>();
     if (type == "bf16") return run_with.template operator()<xlstm::bf16>();
     if (type == "int8") return run_with.template operator()<xlstm::int8, xlstm::cpu::Int8Activations>();
     if (type == "int4") return run_with.template operator()<xlstm::int4, xlstm::cpu::Int8Activations>();

@@ -9,6 +9,7 @@
 torch.compile too (the first time, minutes of compiling).
 --llama: llama.cpp's llama-bench on a Llama of equal size, DIR/{bf16,Q8_0,Q4_0,Q4_K_M}.gguf (bench/peers/README.md).
 Weights are random: speed does not depend on them. All give the logits of the last token only.
+bf16_a16 is ours with bf16 weights and activations rounded to bf16, as PyTorch in bf16 computes.
 """
 import os
 import pathlib
@@ -26,8 +27,8 @@ bandwidth = {}  # weights → share of the measured read bandwidth in decoding, 
 
 def ours(weights):
     names = {f"prefill/{weights}/512": "prefill 512", f"decode/{weights}/16": "decode"}
-    if weights == "bf16":
-        names["batch/bf16/8"] = "decode of 8 sessions"
+    if weights.startswith("bf16"):
+        names[f"batch/{weights}/8"] = "decode of 8 sessions"
 
     def run():
         results = contest.benchmarks(arguments.program, arguments.threads, f"^({'|'.join(names)})/real_time$")
@@ -100,8 +101,8 @@ if arguments.llama_bench:
             break
 
 contestants = {}
-for weights, dtype, others in (("f32", "float32", ()), ("bf16", "bfloat16", ("bf16",)), ("int8", None, ("Q8_0",)),
-                               ("int4", None, ("Q4_0", "Q4_K_M"))):
+for weights, dtype, others in (("f32", "float32", ()), ("bf16", "bfloat16", ("bf16",)), ("bf16_a16", None, ()),
+                               ("int8", None, ("Q8_0",)), ("int4", None, ("Q4_0", "Q4_K_M"))):
     contestants[f"xlstm {weights}"] = ours(weights)
     for compiled in (False, True):
         if dtype and (arguments.compile if compiled else arguments.torch):

@@ -18,9 +18,17 @@ import contest
 PEERS = {  # weights → those to compare with
     "f32": ("PyTorch f32", "PyTorch f32 compiled"),
     "bf16": ("PyTorch bf16", "PyTorch bf16 compiled", "llama.cpp bf16"),
+    "bf16_a16": ("PyTorch bf16", "PyTorch bf16 compiled", "llama.cpp bf16"),
     "int8": ("llama.cpp Q8_0",),
     "int4": ("llama.cpp Q4_0", "llama.cpp Q4_K_M"),
 }
+
+
+TITLES = {"bf16_a16": "bf16, activations bf16"}
+
+
+def title(weights):
+    return TITLES.get(weights, weights)
 
 
 def median(values):
@@ -59,16 +67,25 @@ def when(part):
 def machine_text(result):
     m = result["machine"]
     return (f"{m['cpu']}, {m['cores']} cores ({', '.join(m['features'])}), {m['threads']} threads; {m['compiler']}, "
-            f"compiled for {', '.join(m['compiled for'].split())}. Measured ceilings: {m['GB/s']} GB/s of reading, "
-            f"{m['fp32 GFLOP/s']} GFLOP/s of fp32 multiply-adds.")
+            f"compiled for {', '.join(m['compiled for'].split())}. Measured ceilings: {m['GB/s']} GB/s of reading; "
+            f"multiply-adds: {peaks(m)}.")
+
+
+def peaks(measured):
+    """The peaks of multiply-adds; 0 stands for what the machine does not have."""
+    names = ("fp32 GFLOP/s", "AMX bf16 GFLOP/s", "VNNI int8 GOP/s")
+    words = [(measured[name], *name.rsplit(" ", 1)) for name in names if measured.get(name)]
+    return ", ".join(f"{value} {unit} of {what}" for value, what, unit in words)
 
 
 def speeds_table(part, work):
     speeds = part["tokens/s"][work]
     rows = []
     for weights, peers in PEERS.items():
-        mine = speeds[f"xlstm {weights}"]
-        first = [weights, number(median(mine))]
+        mine = speeds.get(f"xlstm {weights}")
+        if not mine:
+            continue
+        first = [title(weights), number(median(mine))]
         if work == "decode":
             first.append(f"{median(part['of bandwidth'][weights]):.2f}")
         peers = [peer for peer in peers if peer in speeds] or [None]
@@ -82,9 +99,12 @@ def speeds_table(part, work):
 
 def batch_table(part):
     speeds = part["tokens/s"]
-    batch, single = speeds["decode of 8 sessions"]["xlstm bf16"], speeds["decode"]["xlstm bf16"]
-    return table(["bf16", "tokens/s", "of one session's"],
-                 [["eight sessions in one pass", number(median(batch)), spread(ratios(batch, single), 2)]])
+    rows = []
+    for weights in ("bf16", "bf16_a16"):
+        if batch := speeds["decode of 8 sessions"].get(f"xlstm {weights}"):
+            single = speeds["decode"][f"xlstm {weights}"]
+            rows.append([title(weights), number(median(batch)), spread(ratios(batch, single), 2)])
+    return table(["eight sessions in one pass", "tokens/s", "of one session's"], rows)
 
 
 def cell_rows(part):
@@ -137,7 +157,7 @@ def operations_tables(part):
                 time, floor = row["us"], row["floor us"]
                 rows.append([row["name"], str(row["calls"] or ""), f"{time:.1f}", f"{100 * time / a_pass['us']:.1f} %",
                              *([f"{floor:.1f}", f"{time / floor:.2f}"] if floor else ["", ""])])
-            ceilings = f"{run['GB/s']} GB/s, {run['fp32 GFLOP/s']} GFLOP/s"
+            ceilings = f"{run['GB/s']} GB/s, {peaks(run)}"
             texts.append(f"{a_pass['title']}: {a_pass['us'] / 1e3:.3f} ms ({ceilings})\n\n" +
                          table(["operation", "calls", "µs", "share", "floor, µs", "time / floor"], rows))
     return "\n\n".join(texts)
@@ -234,8 +254,10 @@ def bars(path, title, groups):
 
 def speed_groups(speeds):
     for weights, peers in PEERS.items():
-        mine = speeds[f"xlstm {weights}"]
-        group = [(f"xlstm {weights}", median(mine), number(median(mine)))]
+        mine = speeds.get(f"xlstm {weights}")
+        if not mine:
+            continue
+        group = [(f"xlstm {title(weights)}", median(mine), number(median(mine)))]
         for peer in peers:
             if theirs := speeds.get(peer):
                 label = f"{number(median(theirs))}  (ours {median(ratios(mine, theirs)):.2f} ×)"

@@ -74,7 +74,7 @@ def of_training():
 
 
 def of_operations():
-    formats = ("bf16", "int8")
+    formats = ("bf16", "bf16_a16", "int8")
     return {"date": contest.now(), "runs": [contest.program(arguments.programs / "operations", "--json",
                                                             arguments.threads, weights) for weights in formats]}
 

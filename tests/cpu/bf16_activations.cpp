@@ -84,7 +84,7 @@ TEST_CASE("rounded to bf16, a row's result depends on no other row, and on their
     return std::equal(some.begin(), some.end(), all.begin() + 100 * out);
   };
   CHECK(same(middle));
-  for (Index count = cpu::AmxRowTuning::least_rows; count < cpu::few_rows; ++count) {
+  for (Index count = cpu::AmxRowTuning::least_rounded_rows; count < cpu::few_rows; ++count) {
     const auto some = of(100, count);
     REQUIRE(std::equal(some.begin(), some.end(), few.begin()));
   }

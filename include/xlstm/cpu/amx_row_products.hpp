@@ -19,10 +19,11 @@
 
 namespace xlstm::cpu {
 
-/// The measured choices: how few rows of x vectors multiply as fast, and the bytes of weights that a thread takes at
-/// once at most.
+/// The measured choices: from how many rows of x on AMX is faster than vectors, also where they are rounded; and the
+/// bytes of weights that a thread takes at once at most.
 struct AmxRowTuning {
   static constexpr Index least_rows = 5;
+  static constexpr Index least_rounded_rows = 4;
   static constexpr Index piece_bytes = Index{1} << 21;
 };
 

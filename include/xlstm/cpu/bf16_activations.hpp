@@ -130,7 +130,7 @@ void rounded_linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, I
   const ArenaScope scope(arena);
   const auto plain_rows = [in](const auto& task) { return PlainRows<bf16>{task.weight, in}; };
 #if defined(XLSTM_SIMD_AMX) && defined(__AVX512BF16__)
-  if (x.rows() >= AmxRowTuning::least_rows && amx::permitted()) {
+  if (x.rows() >= AmxRowTuning::least_rounded_rows && amx::permitted()) {
     if (x.rows() <= few_rows) {
       const auto list = detail::tasks_as<PlainRows<bf16>>(arena, tasks, plain_rows);
       return detail::row_product_group(exec, arena, x, list, 1);

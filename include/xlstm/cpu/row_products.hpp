@@ -42,7 +42,8 @@ class RowPanels {
             [[maybe_unused]] Index parts)
       : x_(x), tiles_(ceil_div(x.rows(), RowProductTuning::high.x_rows)), cols_(round_up(x.cols(), simd::width)) {
 #if defined(XLSTM_SIMD_AMX)
-    if (paired && x.rows() >= AmxRowTuning::least_rows && x.rows() <= AmxRowPanels::most_rows && amx::permitted()) {
+    const Index least = parts == 1 ? AmxRowTuning::least_rounded_rows : AmxRowTuning::least_rows;
+    if (paired && x.rows() >= least && x.rows() <= AmxRowPanels::most_rows && amx::permitted()) {
       amx_panels_ = arena.allocate<AmxRowPanels>(threads);
       for (Index t = 0; t < threads; ++t) amx_panels_[t] = AmxRowPanels(arena, x, parts);
     }
