@@ -63,14 +63,16 @@ class TiledProducts {
         return by_depth(threads);
       }
     }
-    // Where there are enough rows each thread has its own, which it finds in its caches, and leaves there.
-    if (threads > 1 && m_ >= threads * Tiles::block_m) return by_rows(threads);
+    // Where there are enough rows, and all of B fits, each thread has rows of its own, which it finds in its caches,
+    // and leaves there.
+    const Index packed_b = columns_ * Tiles::b_size(depth_, most_parts_) * static_cast<Index>(sizeof(Element));
+    if (threads > 1 && m_ >= threads * Tiles::block_m && packed_b <= shared_bytes) return by_rows(threads);
     by_columns(threads);
   }
 
  private:
   using Element = typename Tiles::Element;
-  static constexpr Index shared_bytes = Index{8} << 20;      ///< of B's panels that threads share (third-level cache)
+  static constexpr Index shared_bytes = Index{4} << 20;      ///< of B's panels that threads share (measured)
   static constexpr Index part_depth = 1024;                  ///< of the summation, where it is cut into parts
   static constexpr Index largest_of_parts = Index{1} << 19;  ///< elements of a C for which that pays
   /// Columns of one task: tiles [first, first + count).
@@ -236,35 +238,28 @@ class TiledProducts {
   void by_rows(Index threads) {
     const ArenaScope scope(arena_);
     const Slices slices = cut(1);
-    // Of B's panels as many as fit the caches that threads share.
     const Index slice_size = slices.widest * Tiles::b_size(depth_at_once(), most_parts_);
-    const Index at_once =
-        std::clamp<Index>(shared_bytes / (slice_size * static_cast<Index>(sizeof(Element))), 1, slices.count);
     const Index a_each = a_size(Tiles::task_m, depth_at_once());
     Element* const packed_a = arena_.allocate<Element>(threads * a_each);
-    Element* const packed_b = arena_.allocate<Element>(at_once * slice_size);
-    for (Index first = 0; first < slices.count; first += at_once) {
-      const Index count = std::min(at_once, slices.count - first);
-      for (Index k = 0; k == 0 || k < depth_; k += depth_at_once()) {
-        const Index last_k = std::min(depth_, k + depth_at_once());
-        exec_.parallel_for(count * slices.widest, [&](Index index, int) {
-          const Slice& slice = slices.list[first + index / slices.widest];
-          const Index j = index % slices.widest;
-          if (j < slice.count) pack_tile(slice, j, k, last_k, packed_b + index / slices.widest * slice_size);
-        });
-        exec_.parallel_for(ceil_div(m_, Tiles::task_m), [&](Index task, int thread) {
-          [[maybe_unused]] const typename Tiles::Session session;
-          Element* const my_a = packed_a + thread * a_each;
-          const Index m = task * Tiles::task_m;
-          const Block block{m, std::min(Tiles::task_m, m_ - m), k, last_k, height()};
-          for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, my_a);
-          for (Index s = 0; s < count; ++s) {
-            const Slice& slice = slices.list[first + s];
-            multiply_packed(tasks_[static_cast<std::size_t>(slice.task)], 0, block, slice, my_a,
-                            packed_b + s * slice_size);
-          }
-        });
-      }
+    Element* const packed_b = arena_.allocate<Element>(slices.count * slice_size);
+    for (Index k = 0; k == 0 || k < depth_; k += depth_at_once()) {
+      const Index last_k = std::min(depth_, k + depth_at_once());
+      exec_.parallel_for(slices.count * slices.widest, [&](Index index, int) {
+        const Index s = index / slices.widest, j = index % slices.widest;
+        if (j < slices.list[s].count) pack_tile(slices.list[s], j, k, last_k, packed_b + s * slice_size);
+      });
+      exec_.parallel_for(ceil_div(m_, Tiles::task_m), [&](Index task, int thread) {
+        [[maybe_unused]] const typename Tiles::Session session;
+        Element* const my_a = packed_a + thread * a_each;
+        const Index m = task * Tiles::task_m;
+        const Block block{m, std::min(Tiles::task_m, m_ - m), k, last_k, height()};
+        for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, my_a);
+        for (Index s = 0; s < slices.count; ++s) {
+          const Slice& slice = slices.list[s];
+          multiply_packed(tasks_[static_cast<std::size_t>(slice.task)], 0, block, slice, my_a,
+                          packed_b + s * slice_size);
+        }
+      });
     }
   }
 
