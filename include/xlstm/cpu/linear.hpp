@@ -127,7 +127,9 @@ void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std:
   Index bytes = 0;
   for (const auto& task : tasks) bytes += task.out * task.weight.row_bytes();
   const bool on_amx = panels.on_amx();
-  const Index piece_bytes = on_amx ? std::clamp<Index>(bytes / exec.size(), Index{1} << 15, AmxRowTuning::piece_bytes)
+  // Of several matrices of different sizes finer pieces, which threads can share evenly.
+  const Index wanted = (tasks.size() > 2 ? 2 : 1) * exec.size();
+  const Index piece_bytes = on_amx ? std::clamp<Index>(bytes / wanted, Index{1} << 15, AmxRowTuning::piece_bytes)
                                    : std::clamp<Index>(bytes / (4 * exec.size()), Index{1} << 15, Index{1} << 19);
   const auto piece_rows = [piece_bytes, on_amx](const WeightTask& task) {
     const Index rows = std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes()));
