@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "device.hpp"
 #include "train_settings.hpp"
 #include "xlstm/compiled_models.hpp"
 #include "xlstm/cpu/backend.hpp"
@@ -114,13 +115,14 @@ struct Task {
 template <class Network, class B>
 class Run {
  public:
-  explicit Run(const Task& task)
+  Run(const Task& task, const typename B::Options& machine)
       : task_(task),
+        machine_(machine),
         settings_(task.settings),
         data_(task.prepared.shards),
         split_(xlstm::split_data(data_.documents(), settings_.validation, settings_.seed)),
         rows_(data_, split_.training, settings_.length, settings_.seed),
-        resources_(std::make_shared<typename B::Resources>(typename B::Options{settings_.threads})),
+        resources_(std::make_shared<typename B::Resources>(machine)),
         trainer_(settings_.seed, settings_.trainer, resources_),
         batch_(settings_.batch, settings_.length),
         checkpoints_(task.file("checkpoints"), settings_.keep),
@@ -166,8 +168,10 @@ class Run {
     }
     progress_.end();
     if (step() > first || !task_.resume) save();
-    xlstm::export_checkpoint<Network>(settings_.out, trainer_.parameters(), task_.model.model, task_.model.tokens,
-                                      settings_.exported);
+    trainer_.with_host_parameters([&](const auto& parameters) {
+      xlstm::export_checkpoint<Network>(settings_.out, parameters, task_.model.model, task_.model.tokens,
+                                        settings_.exported);
+    });
     plot();
     if (stop_signal != 0) {
       say("stopped at step ", step(), " of ", settings_.steps, " and saved; go on with: train --resume --out ",
@@ -255,9 +259,13 @@ class Run {
   }
 
   void sample(nlohmann::json& line) {
-    xlstm::Weights<Network, B> borrowed;
-    borrowed.parameters = trainer_.parameters();
-    const xlstm::Model<Network, B> model(std::move(borrowed), {.threads = settings_.threads});
+    trainer_.with_host_parameters([&](const auto& parameters) {
+      xlstm::Weights<Network, B> borrowed;
+      borrowed.parameters = parameters;
+      sample(line, xlstm::Model<Network, B>(std::move(borrowed), machine_));
+    });
+  }
+  void sample(nlohmann::json& line, const xlstm::Model<Network, B>& model) {
     auto session = model.session();
     std::vector<Token> prompt = task_.model.tokens.with_bos(task_.tokenizer.encode(settings_.sample_prompt));
     if (prompt.empty()) prompt.push_back(0);
@@ -290,6 +298,7 @@ class Run {
   }
 
   const Task& task_;
+  typename B::Options machine_;
   const Settings& settings_;
   xlstm::TokenData data_;
   xlstm::DataSplit split_;
@@ -334,6 +343,7 @@ xlstm::PreparedData prepare(const Arguments& a, const Task& task) {
 }
 
 int train(const Arguments& a, bool resume) {
+  [[maybe_unused]] const std::optional<int> device = gpu(a);
   const Settings settings = training::read_settings(a);
   const xlstm::CheckpointConfig model = training::read_model(a);
   if (!a.has("tokenizer")) command_line::wrong_usage("--tokenizer is missing");
@@ -363,8 +373,15 @@ int train(const Arguments& a, bool resume) {
       throw;
     }
     stop_on_signals();
-    status = task.settings.bf16 ? Run<Network, xlstm::cpu::Backend<xlstm::bf16>>(task).go()
-                                : Run<Network, xlstm::cpu::Backend<float>>(task).go();
+#if defined(XLSTM_WITH_CUDA)
+    if (device) {
+      status = settings.bf16 ? Run<Network, xlstm::cuda::Backend<xlstm::bf16>>(task, {.device = *device}).go()
+                             : Run<Network, xlstm::cuda::Backend<float>>(task, {.device = *device}).go();
+      return;
+    }
+#endif
+    status = settings.bf16 ? Run<Network, xlstm::cpu::Backend<xlstm::bf16>>(task, {.threads = settings.threads}).go()
+                           : Run<Network, xlstm::cpu::Backend<float>>(task, {.threads = settings.threads}).go();
   };
   if (xlstm::dispatch<xlstm::compiled::Models>(task.model.model, run)) return status;
   if (a.has("preset")) {

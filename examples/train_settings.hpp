@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "command_line.hpp"
+#include "device.hpp"
 #include "xlstm/io/config.hpp"
 #include "xlstm/io/file.hpp"
 #include "xlstm/model/presets.hpp"
@@ -32,7 +33,7 @@ inline const command_line::Program program = {
         "Trains a model on text. DIR gets a checkpoint in the published format, metrics, a plot, and what the run "
         "needs\n"
         "to go on: stopped or killed at any moment, it continues with train --resume --out DIR and ends with the same\n"
-        "parameters, to the bit. Ctrl-C saves and leaves.",
+        "parameters, to the bit, on the same kind of machine. Ctrl-C saves and leaves.",
     .words = {},
     .flags = {{"out", "DIR", "the run's directory", Flag::Kind::required},
               {"config", "FILE", "the model's config.json"},
@@ -73,7 +74,8 @@ inline const command_line::Program program = {
               {"save-every", "N", "steps between checkpoints (250)"},
               {"keep", "N", "checkpoints that stay (2)"},
               {"progress-every", "S", "seconds between progress lines where there is no terminal (10)"},
-              {"threads", "N", "how many threads (one for every core)"}},
+              {"device", "DEVICE", device_help},
+              {"threads", "N", "how many threads of the CPU (one for every core)"}},
     .notes = "A preset or config must be one that this program was compiled for (docs/building.md)."};
 
 /// The flags of an earlier run of this directory that the command line doesn't give again; they come after it.

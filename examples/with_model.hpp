@@ -11,36 +11,13 @@
 #include <system_error>
 
 #include "command_line.hpp"
+#include "device.hpp"
 #include "xlstm/compiled_models.hpp"
 #include "xlstm/core/quantization.hpp"
 #include "xlstm/cpu/backend.hpp"
 #include "xlstm/generate/session.hpp"
 #include "xlstm/io/checkpoint.hpp"
 #include "xlstm/io/load.hpp"
-#if defined(XLSTM_WITH_CUDA)
-#include "xlstm/cuda/runtime.hpp"
-#endif
-
-/// What --device says in every program that has it.
-inline constexpr std::string_view device_help = "where to compute: cpu (the default), cuda or cuda:N, the Nth GPU";
-
-/// --device: the number of a GPU, or none for the CPU. UsageError for anything else; Error where this program knows no
-/// GPU.
-inline std::optional<int> gpu(const command_line::Arguments& arguments) {
-  const std::string device = arguments.text("device", "cpu");
-  if (device == "cpu") return std::nullopt;
-  const auto number = device == "cuda" ? std::optional(0)
-                                       : command_line::parse_number<int>(device.starts_with("cuda:") ? device.substr(5)
-                                                                                                     : std::string());
-  if (!number || *number < 0) {
-    command_line::wrong_usage("--device is \"", xlstm::io::printable(device, 60), "\", expected cpu, cuda or cuda:N");
-  }
-#if !defined(XLSTM_WITH_CUDA)
-  xlstm::fail("--device ", device, ": this program was compiled without CUDA, expected --device cpu; ",
-              "compile again with cmake -S . -B build -DXLSTM_CUDA=ON");
-#endif
-  return number;
-}
 
 /// What --weights says in every program that has it.
 inline constexpr std::string_view weights_help =

@@ -38,6 +38,7 @@ TEST_CASE("wrong usage is status 2 and one line with the usage", "[programs]") {
   check_refused(run("generate", {"--model", model, "--device", "tpu"}), 2, "expected cpu, cuda or cuda:N");
   check_refused(run("generate", {"--model", model, "--device", "cuda:"}), 2, "expected cpu, cuda or cuda:N");
   check_refused(run("generate", {"--model", model, "--device", "cuda:-1"}), 2, "expected cpu, cuda or cuda:N");
+  check_refused(run("train", {"--out", "nowhere", "--device", "tpu"}), 2, "expected cpu, cuda or cuda:N");
   check_refused(run("generate", {"--model", model, "--prompt", "a", "--prompt-file", "b"}), 2, "exclude each other");
   check_refused(run("generate", {"--model", model, "--ids", "--stop", "a"}), 2, "--stop");
   check_refused(run("evaluate", {"--model", model}), 2, "--text or --ids is missing");

@@ -32,7 +32,8 @@ BatchBuffer batch_of(std::uint64_t seed) {
 template <class W>
 std::string everything(TinyTrainer<W>& trainer) {
   std::string bytes;
-  detail::for_each_training_tensor(trainer, [&](const std::string&, const std::vector<Index>&, auto values) {
+  detail::for_each_training_tensor(trainer, [&](const std::string&, const auto&, auto& block, auto& handle) {
+    const auto values = block.read(handle);
     bytes.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
   });
   return bytes;

@@ -106,6 +106,7 @@ template <Index XRows, Index WRows, WeightRows Rows>
 inline void row_product_tile(const float* panel, Index in, const Rows& weight, Index first, Index spacing,
                              const float* bias, MatrixView<float> y, Index y_row) {
   constexpr Index sums = XRows * WRows;
+  constexpr bool own_products = requires(simd::Floats w) { Rows::multiply_add(w, w, w); };  // nvcc asks not in a lambda
   simd::Floats sum[sums] = {};
   decltype(weight.row(0)) row[WRows];
 #pragma GCC unroll 8
@@ -119,7 +120,7 @@ inline void row_product_tile(const float* panel, Index in, const Rows& weight, I
       const simd::Floats v = simd::load(panel + r * simd::width);
 #pragma GCC unroll 8
       for (Index o = 0; o < WRows; ++o) {
-        if constexpr (requires { Rows::multiply_add(w[o], v, sum[0]); }) {
+        if constexpr (own_products) {
           sum[r * WRows + o] = Rows::multiply_add(w[o], v, sum[r * WRows + o]);
         } else {
           sum[r * WRows + o] = simd::fma(w[o], v, sum[r * WRows + o]);

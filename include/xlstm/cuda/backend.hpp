@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The backend of NVIDIA GPUs, for inference: the operations of cpu::Backend under the same names. Weights and
-// activations are of one element type, bf16, f16 or float; sums, gates, norms, their parameters, the cell's state and
-// logits are fp32. Kernels are those of this folder, matrix products those of cuBLASLt (cuda/runtime.hpp).
+// The backend of NVIDIA GPUs: the operations of cpu::Backend under the same names. Weights and activations are of one
+// element type, bf16, f16 or float; sums, gates, norms, their parameters, the cell's state and logits are fp32. Kernels
+// are those of this folder, matrix products those of cuBLASLt (cuda/runtime.hpp).
 //
 // An instance has a queue of work on the device, in which each operation waits for the one before, and an arena of the
 // device's memory. Views point there; what the host has, tokens and a batch's slots, is brought over by the operation
-// that takes it. Weights, states and logits cross in Model and Session (DeviceBackend, nn/module.hpp).
+// that takes it. Weights, states and logits cross in Model, Session and Trainer (DeviceBackend, nn/module.hpp).
 #pragma once
 
 #include <memory>
@@ -124,7 +124,7 @@ class Backend {
   }
   /// Each term: y = x Wᵀ + bias, y in T or fp32.
   template <Index In, class... Matrices, class... Ys>
-  void linear(MatrixView<const T, In> x, LinearTerm<Matrices, Ys, float>... terms) {
+  void linear([[maybe_unused]] MatrixView<const T, In> x, LinearTerm<Matrices, Ys, float>... terms) {
     static_assert(((Matrices::cols == In) && ...),
                   "xlstm: a weight matrix must have as many columns as its input has features");
     (one_linear(x, terms), ...);
@@ -326,6 +326,11 @@ class Backend {
     void* const memory = arena_.allocate<std::byte>(cross_entropy_bytes(logits.rows()));
     cuda::cross_entropy<Cap, float>(queue_, logits, brought(targets), z_loss, gradient_scale, sum, memory);
     return fetched(sum);
+  }
+  /// to = from, rounded; both in the device's memory.
+  template <class U>
+  void round(const float* from, U* to, Index count) {
+    cuda::copy<float, U>(queue_, MatrixView<const float>(from, 1, count), MatrixView<U>(to, 1, count));
   }
   double squared_norm(const float* x, Index count) {
     const ArenaScope scope(arena_);

@@ -147,7 +147,7 @@ Weights<Network, B> load_weights(const Checkpoint& checkpoint, int threads = 0) 
   std::vector<std::string> converted;  // in the order of the visit
   for_each_parameter<Network>(weights.parameters, [&](std::string_view name, auto& handle, Initialization) {
     if (detail::bind_in_place(checkpoint, name, handle)) return;
-    bytes += detail::padded(handle.bytes);
+    bytes += detail::padded<B>(handle.bytes);
     converted.emplace_back(name);
   });
   if (converted.empty()) return weights;
@@ -159,7 +159,7 @@ Weights<Network, B> load_weights(const Checkpoint& checkpoint, int threads = 0) 
     if (done == converted.size() || converted[done] != name) return;
     ++done;
     handle.bind(next);
-    next += detail::padded(handle.bytes);
+    next += detail::padded<B>(handle.bytes);
     detail::convert(pool, checkpoint, name, handle);
   });
   return weights;

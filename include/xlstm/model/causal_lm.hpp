@@ -98,7 +98,8 @@ struct CausalLM {
     const auto dembedded = backend.arena().template matrix<T, embedding_dim>(run.rows());
     OutNorm::template backward<B>(backend, p.out_norm, g.out_norm, run, dstate, saved.out_norm, dy, dout);
     Blocks::template backward<B>(backend, p.blocks, g.blocks, run, dstate, saved.blocks, dout, dembedded);
-    backend.embed_backward(saved.tokens, dembedded, g.embedding);
+    const Input<B, embedding_dim> rows = dembedded;  // nvcc does not convert an argument beside deduced ones
+    backend.embed_backward(saved.tokens, rows, g.embedding);
   }
 
   /// The matrix that turns hidden rows into logits: (vocab_size, D).

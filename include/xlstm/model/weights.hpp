@@ -13,6 +13,7 @@
 
 #include "xlstm/core/normal.hpp"
 #include "xlstm/core/random.hpp"
+#include "xlstm/nn/module.hpp"
 #include "xlstm/nn/parameter.hpp"
 
 namespace xlstm {
@@ -56,24 +57,38 @@ struct ParameterRange {
 };
 
 namespace detail {
-/// Every parameter starts on a cache line.
-constexpr Index padded(Index bytes) { return round_up(bytes, 64); }
+/// Every parameter starts on a cache line; on a device where the fastest products want their matrices.
+template <class B>
+constexpr Index padded(Index bytes) {
+  return round_up(bytes, DeviceBackend<B> ? 256 : 64);
+}
 }  // namespace detail
 
-/// Zeroed memory for all parameters of a network, contiguous, with the handles bound to it.
+/// Bytes of the block of all parameters of a network.
+template <class Network, class B>
+Index block_bytes() {
+  typename Network::template Parameters<B> parameters{};
+  Index bytes = 0;
+  for_each_parameter<Network>(
+      parameters, [&](std::string_view, auto& handle, Initialization) { bytes += detail::padded<B>(handle.bytes); });
+  return bytes;
+}
+
+/// Binds the handles to a block of block_bytes.
+template <class Network, class B>
+void bind_block(typename Network::template Parameters<B>& parameters, std::byte* block) {
+  for_each_parameter<Network>(parameters, [&](std::string_view, auto& handle, Initialization) {
+    handle.bind(block);
+    block += detail::padded<B>(handle.bytes);
+  });
+}
+
+/// Zeroed memory of the host for all parameters of a network, contiguous, with the handles bound to it.
 template <class Network, class B>
 Weights<Network, B> allocate_weights() {
   Weights<Network, B> weights;
-  Index bytes = 0;
-  for_each_parameter<Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
-    bytes += detail::padded(handle.bytes);
-  });
-  weights.memory = AlignedMemory(bytes);
-  std::byte* next = weights.memory.data();
-  for_each_parameter<Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
-    handle.bind(next);
-    next += detail::padded(handle.bytes);
-  });
+  weights.memory = AlignedMemory(block_bytes<Network, B>());
+  bind_block<Network, B>(weights.parameters, weights.memory.data());
   return weights;
 }
 
@@ -82,19 +97,14 @@ template <class Network, class B>
 Weights<Network, B> upload_weights(const Weights<Network, B>& host,
                                    const std::shared_ptr<typename B::Resources>& resources) {
   using Memory = typename B::DeviceMemory;
-  constexpr Index alignment = 256;
   Weights<Network, B> weights;
   weights.parameters = host.parameters;
-  Index bytes = 0;
-  for_each_parameter<Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
-    bytes += round_up(handle.bytes, alignment);
-  });
-  const auto memory = std::make_shared<Memory>(resources, bytes, "the weights");
+  const auto memory = std::make_shared<Memory>(resources, block_bytes<Network, B>(), "the weights");
   Index next = 0;
   for_each_parameter<Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
     memory->upload(next, handle.data(), handle.bytes);
     handle.bind(static_cast<std::byte*>(memory->data()) + next);
-    next += round_up(handle.bytes, alignment);
+    next += detail::padded<B>(handle.bytes);
   });
   weights.mapped = memory;
   return weights;
@@ -112,7 +122,7 @@ std::vector<ParameterRange> parameter_ranges() {
                   "xlstm: only weights stored in the arithmetic type can be trained in place");
     ranges.push_back({std::string(name), bytes / static_cast<Index>(sizeof(typename Handle::Element)), handle.count,
                       handle.rows, handle.cols, handle.is_matrix});
-    bytes += detail::padded(handle.bytes);
+    bytes += detail::padded<B>(handle.bytes);
   });
   return ranges;
 }

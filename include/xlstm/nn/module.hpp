@@ -58,8 +58,8 @@ concept Backend = requires(B& b) {
   { b.arena() } -> std::same_as<Arena&>;
 };
 
-/// A backend that computes in the memory of a device, which the host cannot read. What crosses, crosses in Model and
-/// Session: weights, states, logits. `DeviceMemory(resources, bytes, what)` is memory there, zeroed and copyable. A
+/// A backend that computes in the memory of a device, which the host cannot read. What crosses, crosses in Model,
+/// Session and Trainer: weights, states, logits. `DeviceMemory(resources, bytes, what)` is memory there, zeroed and copyable. A
 /// pass begins with upload(run) and upload(states, sequences): the same for the device, until the arena's next release;
 /// download(rows) are rows that the host may read, until the next; synchronize() returns when all is done.
 template <class B>

@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "xlstm/core/error.hpp"
 #include "xlstm/model/weights.hpp"
+#include "xlstm/train/parameter_block.hpp"
 #include "xlstm/train/step.hpp"
 
 namespace xlstm {
@@ -33,15 +35,18 @@ class AdamW {
  public:
   using T = typename G::Arithmetic;
 
-  explicit AdamW(const AdamWOptions& options)
+  explicit AdamW(const AdamWOptions& options) : AdamW(options, std::make_shared<typename G::Resources>()) {}
+  /// The moments lie where the backend of `resources` computes.
+  template <class Resources>
+  AdamW(const AdamWOptions& options, const std::shared_ptr<Resources>& resources)
       : options_(options),
         ranges_(parameter_ranges<Network, G>()),
-        first_(allocate_weights<Network, G>()),
-        second_(allocate_weights<Network, G>()) {
+        first_(resources, "the first moments"),
+        second_(resources, "the second moments") {
     options.check();
   }
 
-  /// One step on `parameters`, a block of allocate_weights; `gradient` has the same layout and is multiplied by
+  /// One step on `parameters`, in a ParameterBlock; `gradient` has the same layout and is multiplied by
   /// gradient_scale.
   template <class B>
   void update(B& backend, T* parameters, const T* gradient, double learning_rate, double gradient_scale) {
@@ -59,15 +64,15 @@ class AdamW {
   void set_updates(Index updates) { updates_ = updates; }
 
   /// The moments, to save and to restore.
-  Weights<Network, G>& first_moment() { return first_; }
-  Weights<Network, G>& second_moment() { return second_; }
+  ParameterBlock<Network, G>& first_moment() { return first_; }
+  ParameterBlock<Network, G>& second_moment() { return second_; }
   const std::vector<ParameterRange>& ranges() const { return ranges_; }
 
  private:
   AdamWOptions options_;
   std::vector<ParameterRange> ranges_;
-  Weights<Network, G> first_;
-  Weights<Network, G> second_;
+  ParameterBlock<Network, G> first_;
+  ParameterBlock<Network, G> second_;
   Index updates_ = 0;
 };
 

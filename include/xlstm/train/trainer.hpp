@@ -7,8 +7,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <type_traits>
 #include <utility>
@@ -20,6 +20,7 @@
 #include "xlstm/train/batch.hpp"
 #include "xlstm/train/loss.hpp"
 #include "xlstm/train/optimizer.hpp"
+#include "xlstm/train/parameter_block.hpp"
 
 namespace xlstm {
 
@@ -54,14 +55,15 @@ struct TrainerCounters {
 
 /// Trains `Network` (xlstm::Network<config>, or any CausalLM) on backend B. Where B stores weights in a shorter type
 /// than it computes in (cpu::Backend<bf16>), the optimizer works on masters in the gradients' type, which are rounded
-/// into the weights after every step.
+/// into the weights after every step. On a device (cuda::Backend) weights, masters, gradients, moments and states are
+/// in its memory; tokens cross, and losses and norms come back.
 template <class NetworkType, class B>
 class Trainer {
  public:
   using Network = NetworkType;
   using BackendType = B;
-  using T = typename B::Arithmetic;
   using G = typename B::GradientBackend;
+  using T = typename G::Arithmetic;  ///< of masters, gradients and moments
   using Parameters = typename Network::template Parameters<B>;
   static constexpr bool has_masters = !std::is_same_v<Parameters, typename Network::template Parameters<G>>;
 
@@ -69,16 +71,18 @@ class Trainer {
   explicit Trainer(std::uint64_t seed, const TrainerOptions& options = {},
                    std::shared_ptr<typename B::Resources> resources = std::make_shared<typename B::Resources>())
       : options_(options),
-        backend_(std::move(resources)),
-        masters_(allocate_weights<Network, G>()),
-        gradients_(allocate_weights<Network, G>()),
-        optimizer_(options.optimizer) {
-    initialize(masters_, seed);
+        backend_(resources),
+        masters_(resources, "the parameters"),
+        gradients_(resources, "the gradients"),
+        optimizer_(options.optimizer, resources),
+        training_(resources),
+        evaluation_(resources) {
+    masters_.initialize(seed);
     if constexpr (has_masters) {
-      weights_ = allocate_weights<Network, B>();
+      weights_.emplace(resources, "the weights");
       collect_stored();
-      round_masters();
     }
+    masters_changed();
   }
   // Handles and rounding tables point into the trainer's own memory.
   Trainer(const Trainer&) = delete;
@@ -90,18 +94,29 @@ class Trainer {
   /// The weights that the forward pass uses.
   const Parameters& parameters() const {
     if constexpr (has_masters) {
-      return weights_.parameters;
+      return weights_->parameters;
     } else {
       return masters_.parameters;
     }
   }
   /// What the optimizer works on; the weights themselves where they have its type. After changing them from outside
   /// call masters_changed().
-  Weights<Network, G>& masters() { return masters_; }
+  ParameterBlock<Network, G>& masters() { return masters_; }
   void masters_changed() {
     if constexpr (has_masters) round_masters();
+    finish();
   }
-  Weights<Network, G>& gradients() { return gradients_; }
+  ParameterBlock<Network, G>& gradients() { return gradients_; }
+  /// Calls use(parameters) with the weights of the forward pass where the host can read them: themselves, or, of a
+  /// device's, copies for the time of the call.
+  template <class Use>
+  void with_host_parameters(Use&& use) const {
+    if constexpr (has_masters) {
+      weights_->read_all(use);
+    } else {
+      masters_.read_all(use);
+    }
+  }
   AdamW<Network, G>& optimizer() { return optimizer_; }
 
   TrainerCounters counters() const { return {step_, optimizer_.updates(), skipped_, consecutive_skips_}; }
@@ -115,14 +130,15 @@ class Trainer {
   /// Adds the gradient of the summed loss of a batch. Error if a token or target is outside the vocabulary.
   void accumulate(const Batch& batch) {
     check(batch);
-    if (pending_batches_++ == 0) std::memset(gradients_.memory.data(), 0, bytes(gradients_));
-    const Run run = prepare(batch, training_, true);
+    finish();
+    if (pending_batches_++ == 0) gradients_.clear();
     Arena& arena = backend_.arena();
     ArenaScope scope(arena);
-    const auto hidden = arena.template matrix<T, Network::embedding_dim>(run.rows());
-    const auto dhidden = arena.template matrix<T, Network::embedding_dim>(run.rows());
+    const auto [run, states] = prepare(batch, training_, true);
+    const auto hidden = arena.template matrix<Activation, Network::embedding_dim>(run.rows());
+    const auto dhidden = arena.template matrix<Activation, Network::embedding_dim>(run.rows());
     typename Network::template Saved<B> saved;
-    Network::template hidden<B>(backend_, parameters(), run, training_.slots(), batch.tokens, hidden, saved);
+    Network::template hidden<B>(backend_, parameters(), run, states, batch.tokens, hidden, saved);
     pending_ += loss_backward<Network, B>(backend_, parameters(), gradients_.parameters, hidden, batch.targets,
                                           options_.loss, 1.0, dhidden);
     Network::template hidden_backward<B>(backend_, parameters(), gradients_.parameters, run, {}, saved, dhidden);
@@ -154,7 +170,7 @@ class Trainer {
     const bool clipped = options_.clip > 0 && result.gradient_norm > options_.clip;
     optimizer_.update(backend_, reinterpret_cast<T*>(masters_.memory.data()), gradient, learning_rate,
                       clipped ? mean * (options_.clip / result.gradient_norm) : mean);
-    if constexpr (has_masters) round_masters();
+    masters_changed();
     return result;
   }
 
@@ -168,47 +184,37 @@ class Trainer {
   /// goes on where the last evaluated one ended.
   LossSum evaluate(const Batch& batch) {
     check(batch);
-    const Run run = prepare(batch, evaluation_, false);
+    finish();
     Arena& arena = backend_.arena();
     ArenaScope scope(arena);
-    const auto hidden = arena.template matrix<T, Network::embedding_dim>(run.rows());
+    const auto [run, states] = prepare(batch, evaluation_, false);
+    const auto hidden = arena.template matrix<Activation, Network::embedding_dim>(run.rows());
     {
       ArenaScope inner(arena);
       typename Network::template Saved<B> saved;
-      Network::template hidden<B>(backend_, parameters(), run, evaluation_.slots(), batch.tokens, hidden, saved);
+      Network::template hidden<B>(backend_, parameters(), run, states, batch.tokens, hidden, saved);
     }
     return loss<Network, B>(backend_, parameters(), hidden, batch.targets, options_.loss);
   }
 
   /// The recurrent states after the last training batch, (sequences, state_size); what one that continues starts from.
-  std::vector<typename B::State>& states() { return training_.values; }
+  /// Of a device's, the trainer alone knows.
+  std::vector<typename B::State>& states() requires(!DeviceBackend<B>) { return training_.values; }
 
  private:
+  using Activation = typename B::Arithmetic;
+  using StatesOfBatches = BatchStates<B, Network::state_size>;
+
   struct Stored {  // one parameter of both kinds
     const T* master;
     void* weight;
-    void (*round)(const T* from, void* to, Index first, Index last);
+    void (*round)(B& backend, const T* from, void* to, Index count);
     Index count;
   };
 
-  /// The states of a series of batches.
-  struct BatchStates {
-    std::vector<typename B::State> values;
-    std::vector<typename B::State*> pointers;
-    /// Zeros, unless the batch goes on with states of this many sequences. They may have been replaced from outside.
-    void begin(Index sequences, bool continues) {
-      const auto size = static_cast<std::size_t>(sequences * Network::state_size);
-      if (!continues || values.size() != size) values.assign(size, 0);
-      pointers.resize(static_cast<std::size_t>(sequences));
-      for (Index b = 0; b < sequences; ++b) {
-        pointers[static_cast<std::size_t>(b)] = values.data() + b * Network::state_size;
-      }
-    }
-    StateSlots<typename B::State> slots() const { return {pointers.data(), 0}; }
-  };
-
-  static Index elements(const Weights<Network, G>& w) { return w.memory.bytes() / static_cast<Index>(sizeof(T)); }
-  static std::size_t bytes(const Weights<Network, G>& w) { return static_cast<std::size_t>(w.memory.bytes()); }
+  static Index elements(const ParameterBlock<Network, G>& w) {
+    return w.memory.bytes() / static_cast<Index>(sizeof(T));
+  }
 
   static void check(const Batch& batch) {
     const auto rows = static_cast<std::size_t>(batch.rows());
@@ -229,14 +235,28 @@ class Trainer {
     }
   }
 
-  Run prepare(const Batch& batch, BatchStates& states, bool training) {
+  struct Prepared {
+    Run run;
+    States<B> states;
+  };
+  /// What a pass over the batch starts from, where the backend computes, until the arena's next release.
+  Prepared prepare(const Batch& batch, StatesOfBatches& states, bool training) {
     states.begin(batch.sequences, batch.continues);
-    return {.sequences = batch.sequences,
-            .length = batch.length,
-            .starts = batch.starts,
-            .form = Form::chunkwise,
-            .chunk_size = options_.chunk_size,
-            .training = training};
+    const Run run{.sequences = batch.sequences,
+                  .length = batch.length,
+                  .starts = batch.starts,
+                  .form = Form::chunkwise,
+                  .chunk_size = options_.chunk_size,
+                  .training = training};
+    if constexpr (DeviceBackend<B>) {
+      return {backend_.upload(run), backend_.upload(states.slots(), batch.sequences)};
+    } else {
+      return {run, states.slots()};
+    }
+  }
+  /// Blocks and states are zeroed, read and written beside a device's queue of work: only when that is done.
+  void finish() {
+    if constexpr (DeviceBackend<B>) backend_.synchronize();
   }
 
   void skip(StepResult& result) {
@@ -254,12 +274,16 @@ class Trainer {
   }
 
   void collect_stored() {
-    for_each_parameter<Network>(weights_.parameters, [&](std::string_view, auto& handle, Initialization) {
+    for_each_parameter<Network>(weights_->parameters, [&](std::string_view, auto& handle, Initialization) {
       using Element = typename std::remove_cvref_t<decltype(handle)>::Element;
       stored_.push_back({nullptr, handle.data(),
-                         [](const T* from, void* to, Index first, Index last) {
+                         [](B& backend, const T* from, void* to, Index count) {
                            Element* const out = static_cast<Element*>(to);
-                           for (Index i = first; i < last; ++i) out[i] = static_cast<Element>(from[i]);
+                           if constexpr (DeviceBackend<B>) {
+                             backend.round(from, out, count);
+                           } else {
+                             for (Index i = 0; i < count; ++i) out[i] = static_cast<Element>(from[i]);
+                           }
                          },
                          handle.count});
     });
@@ -269,18 +293,18 @@ class Trainer {
     });
   }
   void round_masters() {
-    for (const Stored& s : stored_) s.round(s.master, s.weight, 0, s.count);
+    for (const Stored& s : stored_) s.round(backend_, s.master, s.weight, s.count);
   }
 
   TrainerOptions options_;
   B backend_;
-  Weights<Network, G> masters_;
-  Weights<Network, G> gradients_;
+  ParameterBlock<Network, G> masters_;
+  ParameterBlock<Network, G> gradients_;
   AdamW<Network, G> optimizer_;
-  Weights<Network, B> weights_;  // where has_masters
+  std::optional<ParameterBlock<Network, B>> weights_;  // where has_masters
   std::vector<Stored> stored_;
-  BatchStates training_;
-  BatchStates evaluation_;
+  StatesOfBatches training_;
+  StatesOfBatches evaluation_;
   LossSum pending_;
   Index pending_batches_ = 0;
   Index step_ = 0;

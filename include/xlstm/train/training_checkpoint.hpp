@@ -42,15 +42,16 @@ namespace detail {
 
 inline constexpr std::string_view training_format = "xlstm-training-1";
 
-/// A checkpoint's tensors in order: f(name, rows, cols, is_matrix, pointer, count) for parameters, then moments.
+/// A checkpoint's tensors in order, parameters, then moments: f(name, shape, block, handle), the handle one of the
+/// block's parameters.
 template <class Trainer, class F>
 void for_each_training_tensor(Trainer& trainer, F&& f) {
-  const auto visit = [&](auto& weights, std::string_view prefix) {
+  const auto visit = [&](auto& block, std::string_view prefix) {
     for_each_parameter<typename Trainer::Network>(
-        weights.parameters, [&](std::string_view name, auto& handle, Initialization) {
+        block.parameters, [&](std::string_view name, auto& handle, Initialization) {
           std::vector<Index> shape{handle.rows};
           if (handle.is_matrix) shape.push_back(handle.cols);
-          f(std::string(prefix) + std::string(name), std::move(shape), std::span(handle.data(), handle.count));
+          f(std::string(prefix) + std::string(name), std::move(shape), block, handle);
         });
   };
   visit(trainer.masters(), "");
@@ -117,16 +118,18 @@ void save_training(const std::filesystem::path& path, Trainer& trainer, const Ru
   io::Checksum sum;
   std::map<std::string, std::string> metadata = detail::to_metadata(state);
   detail::update_metadata(sum, metadata);
-  detail::for_each_training_tensor(trainer, [&](std::string name, std::vector<Index> shape, std::span<T> values) {
+  detail::for_each_training_tensor(trainer, [&](std::string name, std::vector<Index> shape, auto& block, auto& handle) {
     detail::update(sum, name);
-    sum.update(std::as_bytes(values));
+    sum.update(std::as_bytes(block.read(handle)));
     declarations.push_back(
         {std::move(name), sizeof(T) == 8 ? io::SafetensorsType::f64 : io::SafetensorsType::f32, std::move(shape)});
   });
   metadata["checksum"] = std::to_string(sum.value());
   io::SafetensorsWriter writer(path, std::move(declarations), metadata);
-  detail::for_each_training_tensor(trainer, [&](const std::string& name, const std::vector<Index>&,
-                                                std::span<T> values) { writer.write(name, std::as_bytes(values)); });
+  detail::for_each_training_tensor(trainer,
+                                   [&](const std::string& name, const std::vector<Index>&, auto& block, auto& handle) {
+                                     writer.write(name, std::as_bytes(block.read(handle)));
+                                   });
   writer.finish();
 }
 
@@ -141,9 +144,9 @@ RunState load_training(const std::filesystem::path& path, Trainer& trainer) {
   detail::update_metadata(sum, file.metadata());
   std::size_t tensors = 0;
   detail::for_each_training_tensor(
-      trainer, [&](const std::string& name, const std::vector<Index>& shape, std::span<T> values) {
+      trainer, [&](const std::string& name, const std::vector<Index>& shape, auto&, auto& handle) {
         const io::SafetensorsTensor& tensor = file.at(name);
-        if (tensor.shape != shape || tensor.bytes.size() != values.size_bytes()) {
+        if (tensor.shape != shape || tensor.bytes.size() != static_cast<std::size_t>(handle.bytes)) {
           fail(file.name(), ": tensor \"", name, "\" is ", io::name_of(tensor.type), ' ', io::shape_text(tensor.shape),
                ", expected ", io::shape_text(shape), " of ", sizeof(T), " bytes each");
         }
@@ -156,10 +159,8 @@ RunState load_training(const std::filesystem::path& path, Trainer& trainer) {
   if (checksum == file.metadata().end() || checksum->second != std::to_string(sum.value())) {
     fail(file.name(), ": is damaged (checksum)");
   }
-  detail::for_each_training_tensor(trainer,
-                                   [&](const std::string& name, const std::vector<Index>&, std::span<T> values) {
-                                     std::memcpy(values.data(), file.at(name).bytes.data(), values.size_bytes());
-                                   });
+  detail::for_each_training_tensor(trainer, [&](const std::string& name, const std::vector<Index>&, auto& block,
+                                                auto& handle) { block.write(handle, file.at(name).bytes.data()); });
   trainer.masters_changed();
   trainer.set_counters(state.counters);
   return state;
@@ -209,8 +210,9 @@ class TrainingCheckpoints {
   template <class Trainer>
   void require_space(Trainer& trainer, Index saves) const {
     std::uintmax_t bytes = 0;
-    detail::for_each_training_tensor(
-        trainer, [&](const std::string&, const auto&, const auto& values) { bytes += values.size_bytes(); });
+    detail::for_each_training_tensor(trainer, [&](const std::string&, const auto&, auto&, auto& handle) {
+      bytes += static_cast<std::uintmax_t>(handle.bytes);
+    });
     std::error_code error;
     const auto space = std::filesystem::space(directory_, error);
     if (!error) require_space(bytes, saves, space.available);
