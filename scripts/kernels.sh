@@ -20,12 +20,13 @@ fi
 mkdir -p "$folder"
 
 includes=(-Iinclude -Itests/cuda)
-"${CXX:-g++}" -std=c++20 -x c++ "${includes[@]}" tests/cuda/kernels.cu -o "$folder/list_kernels"
-"$folder/list_kernels" >"$folder/kernels.tsv"
-
 for architecture in "${architectures[@]}"; do
+  number=${architecture#sm_}
+  of_architecture=("${includes[@]}" "-DXLSTM_ARCHITECTURE=${number%%[a-z]*}")
+  "${CXX:-g++}" -std=c++20 -x c++ "${of_architecture[@]}" tests/cuda/kernels.cu -o "$folder/list_kernels"
+  "$folder/list_kernels" >"$folder/kernels-$architecture.tsv"
   "$nvcc" -std=c++20 -arch="$architecture" --expt-relaxed-constexpr -Werror all-warnings \
-    -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow -Xptxas -v "${includes[@]}" \
+    -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow -Xptxas -v "${of_architecture[@]}" \
     -c tests/cuda/kernels.cu -o "$folder/kernels-$architecture.o" >"$folder/$architecture.log" 2>&1 || {
     cat "$folder/$architecture.log"
     echo "The kernels do not compile for $architecture without a warning."
@@ -33,8 +34,18 @@ for architecture in "${architectures[@]}"; do
   }
 done
 
-# A whole model with cuda::Backend (tests/cuda/device_model.cu), for all of them at once. It needs cuBLASLt.
+# The same by clang, where there is one that knows CUDA 13 well enough.
 toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
+clang=${CLANG_CUDA:-$(command -v clang++-22 || true)}
+if [ -n "$clang" ]; then
+  "$clang" -std=c++20 -x cuda --cuda-path="$toolkit" --cuda-gpu-arch="${architectures[0]}" -Wno-unknown-cuda-version \
+    "${includes[@]}" -c tests/cuda/kernels.cu -o "$folder/kernels-clang.o"
+  echo "The kernels compile with $clang for ${architectures[0]}."
+else
+  echo "Left out: there is no clang++-22, so clang compiled no kernel for a GPU."
+fi
+
+# A whole model with cuda::Backend (tests/cuda/device_model.cu), for all of them at once. It needs cuBLASLt.
 if [ -e "$toolkit/include/cublasLt.h" ] || [ -e /usr/include/cublasLt.h ]; then
   codes=()
   for architecture in "${architectures[@]}"; do
@@ -94,6 +105,6 @@ for architecture in "${architectures[@]}"; do
         }
       }
       exit wrong
-    }' tests/cuda/spills.txt "$folder/kernels.tsv" - || status=1
+    }' tests/cuda/spills.txt "$folder/kernels-$architecture.tsv" - || status=1
 done
 exit $status

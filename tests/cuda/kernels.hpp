@@ -95,6 +95,27 @@ using CellGradientKernels =
 using GateGradientKernels = KernelList<cuda::MLSTMGateGradientsKernel<Cell7B, float, bf16>,
                                        cuda::MLSTMGateGradientsKernel<OwnCell, float, float>, cuda::KeptStatesKernel>;
 
+/// With the sizes that another architecture than sm_80 has for them.
+template <class Tuning, class T, class S, int Width, int GradientWidth>
+using TunedKernels =
+    KernelList<cuda::MLSTMGateScanKernel<Cell7B, float, S, Tuning>,
+               cuda::MLSTMChunkStatesKernel<Cell7B, T, S, Width, Tuning>,
+               cuda::MLSTMChunkOutputsKernel<Cell7B, T, T, S, Width, Tuning>,
+               cuda::MLSTMBackwardStatesKernel<Cell7B, T, S, GradientWidth, Tuning>,
+               cuda::MLSTMChunkGradientsKernel<Cell7B, T, S, cuda::GradientOf::query, GradientWidth, Tuning>,
+               cuda::MLSTMChunkGradientsKernel<Cell7B, T, S, cuda::GradientOf::key, GradientWidth, Tuning>,
+               cuda::MLSTMChunkGradientsKernel<Cell7B, T, S, cuda::GradientOf::value, GradientWidth, Tuning>>;
+template <class Tuning>
+struct AllTunedKernels {
+  template <class F>
+  static void for_each(F&& f) {
+    TunedKernels<Tuning, bf16, bf16, 8, 8>::for_each(f);
+    TunedKernels<Tuning, f16, float, 8, 4>::for_each(f);
+    TunedKernels<Tuning, float, float, 4, 4>::for_each(f);
+  }
+};
+
+/// XLSTM_ARCHITECTURE: the one that the list is for (scripts/kernels.sh).
 struct AllKernels {
   template <class F>
   static void for_each(F&& f) {
@@ -106,6 +127,11 @@ struct AllKernels {
     CellGradientKernels<f16, float, 4>::for_each(f);
     CellGradientKernels<float, float, 4>::for_each(f);
     GateGradientKernels::for_each(f);
+#if XLSTM_ARCHITECTURE >= 100
+    AllTunedKernels<cuda::MLSTMChunkwiseTuning100>::for_each(f);
+#elif XLSTM_ARCHITECTURE >= 90
+    AllTunedKernels<cuda::MLSTMChunkwiseTuning90>::for_each(f);
+#endif
   }
 };
 

@@ -311,6 +311,34 @@ TEST_CASE("The tiles of the 7B's head", "[cuda]") {
   check<bf16>(whole.compare(24));
 }
 
+TEMPLATE_TEST_CASE("The tiles of the 7B's head as newer devices have them", "[cuda]", cuda::MLSTMChunkwiseTuning90,
+                   cuda::MLSTMChunkwiseTuning100) {
+  Sequences<xlstm::MLSTMCell<1, 256, 512>, bf16, bf16, TestType> whole(1, 40, 1, {-1, 1, 4, 1});
+  check<bf16>(whole.compare(24));
+}
+
+#if !defined(XLSTM_ON_DEVICE)  // there it is compiled for one architecture alone
+
+template <class Tuning>
+int columns_on(int compute_capability) {
+  int columns = 0;
+  cuda::with_chunkwise_tuning<Tuning>(compute_capability, [&]<class T>() {
+    columns = T::state_columns + (std::is_same_v<T, cuda::MLSTMChunkwiseTuning100> ? 1000 : 0);
+  });
+  return columns;
+}
+
+TEST_CASE("A device has the tuning that is not newer than it, unless a program has its own", "[cuda]") {
+  CHECK(columns_on<cuda::MLSTMChunkwiseTunings>(80) == 32);
+  CHECK(columns_on<cuda::MLSTMChunkwiseTunings>(89) == 32);
+  CHECK(columns_on<cuda::MLSTMChunkwiseTunings>(90) == 64);
+  CHECK(columns_on<cuda::MLSTMChunkwiseTunings>(100) == 1064);
+  CHECK(columns_on<cuda::MLSTMChunkwiseTunings>(120) == 1064);
+  CHECK(columns_on<SmallTiles>(90) == 16);
+}
+
+#endif
+
 TEST_CASE("No tokens are nothing", "[cuda]") {
   const Errors errors = Sequences<xlstm::MLSTMCell<1, 4, 4>, float, float>(0, 5, 1).compare(0);
   REQUIRE(errors.h == 0);

@@ -39,8 +39,11 @@ namespace xlstm::cuda {
 class Runtime;
 
 /// T is the element of weights and activations. R is where it computes: cuda::Runtime, a GPU, or on the host
-/// testing::EmulatedRuntime. ChunkwiseTuning: sizes of the chunkwise mLSTM's kernels.
-template <class T = bf16, class R = Runtime, class ChunkwiseTuning = MLSTMChunkwiseTuning>
+/// testing::EmulatedRuntime. ChunkwiseTuning: sizes of the chunkwise mLSTM's kernels; on a GPU, unless a program
+/// says, each device's own.
+template <class T = bf16, class R = Runtime,
+          class ChunkwiseTuning =
+              std::conditional_t<std::is_same_v<R, Runtime>, MLSTMChunkwiseTunings, MLSTMChunkwiseTuning>>
 class Backend {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, f16>,
                 "xlstm: weights on a device are float, xlstm::bf16 or xlstm::f16");
@@ -297,10 +300,11 @@ class Backend {
                             arena_.allocate<float>(run.rows() * Cell::heads)};
     }
     const ArenaScope scope(arena_);
-    void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_bytes<Cell, T, ChunkwiseTuning>(chunks));
-    mlstm_chunkwise<Cell, T, float, T, ChunkwiseTuning>(queue_, chunks, in.q, in.k, in.v, in.igate, in.fgate, state, h,
-                                                        memory,
-                                                        run.training ? saved.denominators : MLSTMDenominators{});
+    with_chunkwise_tuning<ChunkwiseTuning>(runtime_->compute_capability(), [&]<class Tuning>() {
+      void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_bytes<Cell, T, Tuning>(chunks));
+      mlstm_chunkwise<Cell, T, float, T, Tuning>(queue_, chunks, in.q, in.k, in.v, in.igate, in.fgate, state, h, memory,
+                                                 run.training ? saved.denominators : MLSTMDenominators{});
+    });
   }
   /// Writes the gradient of the cell's input; turns dstate (if any) from the last state's gradient into the first's.
   template <class Cell>
@@ -310,9 +314,11 @@ class Backend {
     if (run.rows() == 0) return;
     const Run chunks = in_chunks(run);
     const ArenaScope scope(arena_);
-    void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_backward_bytes<Cell, T, ChunkwiseTuning>(chunks));
-    mlstm_chunkwise_backward<Cell, T, float, ChunkwiseTuning>(queue_, chunks, in, saved.first_state, h,
-                                                              saved.denominators, dh, gradient, dstate, memory);
+    with_chunkwise_tuning<ChunkwiseTuning>(runtime_->compute_capability(), [&]<class Tuning>() {
+      void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_backward_bytes<Cell, T, Tuning>(chunks));
+      mlstm_chunkwise_backward<Cell, T, float, Tuning>(queue_, chunks, in, saved.first_state, h, saved.denominators, dh,
+                                                       gradient, dstate, memory);
+    });
   }
 
   // ---- training ----

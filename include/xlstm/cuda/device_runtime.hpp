@@ -27,6 +27,7 @@ concept DeviceRuntime = requires(R& runtime, const R& constant, typename R::Queu
   requires std::constructible_from<typename R::Queue, R&>;
 
   { constant.name() } -> std::convertible_to<std::string>;  // for messages: "device 0 (its model)"
+  { constant.compute_capability() } -> std::same_as<int>;   // 80 for 8.0
 
   // Memory, uninitialised and aligned to 256 bytes; null where there is not so much. free_bytes: about how much is
   // left.

@@ -44,12 +44,15 @@ class Runtime {
       fail("cuda: ", name_, ": compute capability ", properties.major, ".", properties.minor,
            ", expected 8.0 or later");
     }
+    compute_capability_ = 10 * properties.major + properties.minor;
     activate();
   }
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
   const std::string& name() const { return name_; }
+  /// 90 for 9.0.
+  int compute_capability() const { return compute_capability_; }
   /// Makes it the device of this thread.
   void activate() const { check(cudaSetDevice(device_), "cudaSetDevice"); }
 
@@ -92,6 +95,7 @@ class Runtime {
   }
 
   int device_;
+  int compute_capability_ = 0;
   std::string name_;
 };
 

@@ -36,6 +36,7 @@ class EmulatedRuntime {
     int device = 0;                 ///< its number, for messages
     Index memory = Index{1} << 40;  ///< bytes that it has
     std::uint64_t seed = 0;         ///< of the order of blocks and threads
+    int compute_capability = 80;    ///< 80 for 8.0: which tunings a backend takes
   };
   class Queue;
 
@@ -46,6 +47,7 @@ class EmulatedRuntime {
 
   std::string name() const { return "device " + std::to_string(options_.device) + " (emulated)"; }
   const Options& options() const { return options_; }
+  int compute_capability() const { return options_.compute_capability; }
 
   void* allocate(Index bytes) noexcept {
     const std::lock_guard lock(mutex_);
