@@ -51,5 +51,7 @@ int main() {
   std::printf("\n");
   table("kernel, one token of each session", work_of_7b::of_tokens());
   std::printf("\n");
+  table("quantised weights, one token of each session", work_of_7b::of_quantized_weights());
+  std::printf("\n");
   table("kernel, 10⁹ parameters, fp32", work_of_7b::of_parameters(1e9));
 }

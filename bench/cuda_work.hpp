@@ -87,6 +87,29 @@ inline std::vector<KernelWork> of_tokens() {
           {"rms_norm_linear, with the gates, 64 sessions", norm_with_gates(64)}};
 }
 
+/// y = x Wᵀ of `rows` tokens and a matrix (out, in) in `bits` a weight.
+constexpr Work linear(double rows, double out, double in, double bits) {
+  return {out * in * bits / 8 + half * rows * (in + out), 2 * rows * out * in};
+}
+/// All matrices that `quantize` quantises: of each block, and the head.
+constexpr Work all_weights(double rows, double bits, double head_bits) {
+  const double block = D * (2 * H * Q + 3 * width) + 3 * D * F;
+  Work work = linear(rows, vocabulary, D, head_bits);
+  work.bytes += model.num_blocks * block * bits / 8;
+  work.fp32 += model.num_blocks * 2 * rows * block;
+  return work;
+}
+inline std::vector<KernelWork> of_quantized_weights() {
+  return {{"up-projection, int8, 1 session", linear(1, F, D, 8.125)},
+          {"up-projection, int4, 1 session", linear(1, F, D, 4.5)},
+          {"up-projection, int8, 16 sessions", linear(16, F, D, 8.125)},
+          {"up-projection, int4, 16 sessions", linear(16, F, D, 4.5)},
+          {"all, int8, 1 session", all_weights(1, 8.125, 8.125)},
+          {"all, int4 (head int8), 1 session", all_weights(1, 4.5, 8.125)},
+          {"all, bf16, 1 session", all_weights(1, 16, 16)},
+          {"dequantise the up-projection, int8 to bf16", {F * D * (8.125 / 8 + half), F * D}}};
+}
+
 inline std::vector<KernelWork> of_parameters(double count) {
   return {{"squared_norm", {single * count, 2 * count}},
           {"adamw", {7 * single * count, 14 * count}},

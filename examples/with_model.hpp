@@ -49,10 +49,6 @@ template <class Use>
 void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoint& checkpoint, Use&& use) {
   const std::optional<int> device = gpu(arguments);
   const std::string type = weights_type(arguments, checkpoint);
-  if (device && (type == "int8" || type == "int4")) {
-    xlstm::fail("--device ", arguments.text("device"), ": ", type,
-                " weights are for the CPU, expected f32, bf16 or f16");
-  }
   const bool rounded = arguments.choice("activations", {"float", "bf16"}) == "bf16";
   if (rounded && (device || type != "bf16")) {
     xlstm::fail("--activations bf16 with weights in ", type, device ? " on a GPU" : "",
@@ -66,6 +62,8 @@ void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoin
     };
     if (device && type == "f32") return run_on_gpu.template operator()<float>();
     if (device && type == "bf16") return run_on_gpu.template operator()<xlstm::bf16>();
+    if (device && type == "int8") return run_on_gpu.template operator()<xlstm::int8>();
+    if (device && type == "int4") return run_on_gpu.template operator()<xlstm::int4>();
     if (device) return run_on_gpu.template operator()<xlstm::f16>();
 #endif
     const auto run_with = [&]<class W, class Activations = xlstm::cpu::FloatActivations>() {

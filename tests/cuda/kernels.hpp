@@ -14,6 +14,7 @@
 #include "xlstm/cuda/multihead_norm.hpp"
 #include "xlstm/cuda/norm_backward.hpp"
 #include "xlstm/cuda/optimizer.hpp"
+#include "xlstm/cuda/quantized_linear.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
 #include "xlstm/cuda/rms_norm_linear.hpp"
 
@@ -94,6 +95,15 @@ using CellGradientKernels =
                cuda::MLSTMChunkGradientsKernel<Cell7B, T, S, cuda::GradientOf::value, Width>>;
 using GateGradientKernels = KernelList<cuda::MLSTMGateGradientsKernel<Cell7B, float, bf16>,
                                        cuda::MLSTMGateGradientsKernel<OwnCell, float, float>, cuda::KeptStatesKernel>;
+using QuantizedKernels = KernelList<cuda::QuantizedLinearKernel<int8, bf16, bf16, 1>,    //
+                                    cuda::QuantizedLinearKernel<int8, bf16, bf16, 4>,    //
+                                    cuda::QuantizedLinearKernel<int8, bf16, float, 16>,  //
+                                    cuda::QuantizedLinearKernel<int4, bf16, bf16, 1>,    //
+                                    cuda::QuantizedLinearKernel<int4, f16, f16, 2>,      //
+                                    cuda::QuantizedLinearKernel<int4, float, float, 8>,  //
+                                    cuda::QuantizedLinearKernel<int4, bf16, bf16, 16>,   //
+                                    cuda::DequantizeKernel<int8, bf16>,                  //
+                                    cuda::DequantizeKernel<int4, float>>;
 
 /// With the sizes that another architecture than sm_80 has for them.
 template <class Tuning, class T, class S, int Width, int GradientWidth>
@@ -127,6 +137,7 @@ struct AllKernels {
     CellGradientKernels<f16, float, 4>::for_each(f);
     CellGradientKernels<float, float, 4>::for_each(f);
     GateGradientKernels::for_each(f);
+    QuantizedKernels::for_each(f);
 #if XLSTM_ARCHITECTURE >= 100
     AllTunedKernels<cuda::MLSTMChunkwiseTuning100>::for_each(f);
 #elif XLSTM_ARCHITECTURE >= 90

@@ -71,6 +71,6 @@ TEST_CASE("standard output that cannot be written is an error", "[programs]") {
 TEST_CASE("a device that a program or machine has not is an error", "[programs]") {
   const std::string model = std::string(XLSTM_TEST_DATA) + "/models/tiny-f32";
   check_refused(run("generate", {"--model", model, "--prompt", "a", "--device", "cuda:999"}), 1, "cuda");
-  check_refused(run("generate", {"--model", model, "--prompt", "a", "--device", "cuda", "--weights", "int8"}), 1,
+  check_refused(run("generate", {"--model", model, "--prompt", "a", "--device", "cuda:999", "--weights", "int8"}), 1,
                 "cuda");
 }

@@ -49,21 +49,6 @@ struct WeightStorage<F> {
   using PreciseWeight = DenseWeight<bf16, Out, In>;
 };
 
-namespace detail {
-template <class Matrix>
-struct FormatOfOne {
-  using type = typename Matrix::Format;
-};
-/// The format of the first quantised matrix; void where there is none.
-template <class... Matrices>
-struct FormatOf {
-  using type = void;
-};
-template <class Matrix, class... Rest>
-struct FormatOf<Matrix, Rest...> : std::conditional_t<QuantizedHandle<Matrix>, FormatOfOne<Matrix>, FormatOf<Rest...>> {
-};
-}  // namespace detail
-
 /// W is how weight matrices are stored: float, xlstm::bf16, xlstm::f16; or, for inference, xlstm::int8 or xlstm::int4
 /// (gates and embedding are bf16 then). Activations: whether those that meet weights are rounded: FloatActivations;
 /// Int8Activations, for quantised weights (int8_activations.hpp); Bf16Activations, for bf16 (bf16_activations.hpp).
@@ -253,7 +238,7 @@ class Backend {
       const std::array tasks{WeightTask{AnyWeightRows(rows), Matrices::rows, terms.bias, terms.y}...};
       linear_group(threads(), arena_, x, In, std::span<const WeightTask>(tasks));
     };
-    using F = typename detail::FormatOf<Matrices...>::type;
+    using F = typename FormatOf<Matrices...>::type;
     if constexpr (QuantizedFormat<F> && has_integer_products && std::is_same_v<Activations, Int8Activations>) {
       if (x.rows() >= IntegerProductTuning::least_rows) return integer_linear<F>(x, terms...);
       const ArenaScope scope(arena_);
@@ -269,7 +254,7 @@ class Backend {
     std::array<WeightTask, sizeof...(Matrices)> others;
     std::size_t integer_count = 0, other_count = 0;
     const auto add = [&]<class Matrix>(const LinearTerm<Matrix, float>& term, const auto& rows) {
-      if constexpr (std::is_same_v<typename detail::FormatOf<Matrix>::type, F>) {
+      if constexpr (std::is_same_v<typename FormatOf<Matrix>::type, F>) {
         integers[integer_count++] = {rows, Matrix::rows, term.bias, term.y};
       } else {
         others[other_count++] = {AnyWeightRows(rows), Matrix::rows, term.bias, term.y};

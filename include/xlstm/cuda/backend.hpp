@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The backend of NVIDIA GPUs: the operations of cpu::Backend under the same names. Weights and activations are of one
-// element type, bf16, f16 or float; sums, gates, norms, their parameters, the cell's state and logits are fp32. Kernels
-// are those of this folder, matrix products those of cuBLASLt (cuda/runtime.hpp).
+// The backend of NVIDIA GPUs: the operations of cpu::Backend under the same names. Weights and
+// activations are of one element type, bf16, f16 or float, or weights are quantised; sums, gates, norms, their
+// parameters, the cell's state and logits are fp32. Kernels are those of this folder, matrix products those of cuBLASLt
+// (cuda/runtime.hpp).
 //
 // An instance has a queue of work on the device, in which each operation waits for the one before, and an arena of the
 // device's memory. Views point there; what the host has, tokens and a batch's slots, is brought over by the operation
@@ -22,6 +23,7 @@
 #include "xlstm/cuda/device_runtime.hpp"
 #include "xlstm/cuda/elementwise.hpp"
 #include "xlstm/cuda/embedding.hpp"
+#include "xlstm/cuda/linear.hpp"
 #include "xlstm/cuda/mlstm_chunkwise_backward.hpp"
 #include "xlstm/cuda/mlstm_kept_states.hpp"
 #include "xlstm/cuda/mlstm_step.hpp"
@@ -38,15 +40,21 @@ namespace xlstm::cuda {
 
 class Runtime;
 
-/// T is the element of weights and activations. R is where it computes: cuda::Runtime, a GPU, or on the host
-/// testing::EmulatedRuntime. ChunkwiseTuning: sizes of the chunkwise mLSTM's kernels; on a GPU, unless a program
-/// says, each device's own.
-template <class T = bf16, class R = Runtime,
+/// W is how weight matrices are stored: float, xlstm::bf16, xlstm::f16; or, for inference, xlstm::int8 or xlstm::int4.
+/// R is where it computes: cuda::Runtime, a GPU, or on the host testing::EmulatedRuntime. ChunkwiseTuning: sizes of the
+/// chunkwise mLSTM's kernels; on a GPU, unless a program says, each device's own. T is the element of activations, and of
+/// the gates' weights and the embedding: W, or, for quantised weights, bf16, f16 or float.
+template <class W = bf16, class R = Runtime,
           class ChunkwiseTuning =
-              std::conditional_t<std::is_same_v<R, Runtime>, MLSTMChunkwiseTunings, MLSTMChunkwiseTuning>>
+              std::conditional_t<std::is_same_v<R, Runtime>, MLSTMChunkwiseTunings, MLSTMChunkwiseTuning>,
+          class T = typename WeightStorage<W>::Element>
 class Backend {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, f16>,
-                "xlstm: weights on a device are float, xlstm::bf16 or xlstm::f16");
+  static_assert(
+      std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, f16>,
+      "xlstm: weights on a device are float, xlstm::bf16, xlstm::f16, xlstm::int8 or xlstm::int4, activations "
+      "one of the first three");
+  static_assert(QuantizedFormat<W> || std::is_same_v<W, T>,
+                "xlstm: on a device, activations are of the weights' element unless those are quantised");
   static_assert(DeviceRuntime<R>,
                 "xlstm: cuda::Backend needs a device: include xlstm/cuda/runtime.hpp and compile "
                 "with nvcc, or, for tests, name testing::EmulatedRuntime");
@@ -57,7 +65,9 @@ class Backend {
   using State = float;
   using GradientBackend = Backend<float, R, ChunkwiseTuning>;
   template <Index Out, Index In>
-  using Weight = DenseWeight<T, Out, In>;
+  using Weight = typename WeightStorage<W>::template Weight<Out, In>;
+  template <Index Out, Index In>
+  using HeadWeight = typename WeightStorage<W>::template HeadWeight<Out, In>;
   template <Index Out, Index In>
   using PreciseWeight = DenseWeight<T, Out, In>;
   /// In the arena's memory.
@@ -130,7 +140,7 @@ class Backend {
   void linear([[maybe_unused]] MatrixView<const T, In> x, LinearTerm<Matrices, Ys, float>... terms) {
     static_assert(((Matrices::cols == In) && ...),
                   "xlstm: a weight matrix must have as many columns as its input has features");
-    (one_linear(x, terms), ...);
+    cuda::linear(queue_, arena_, x, terms...);
   }
   /// dweight[tokens[r]] += dy_r; `tokens` are the host's.
   template <class Matrix>
@@ -379,27 +389,6 @@ class Backend {
       return there;
     }
   }
-  template <Index In, class Matrix, class Y>
-  void one_linear(MatrixView<const T, In> x, const LinearTerm<Matrix, Y, float>& term) {
-    if (x.rows() == 0) return;
-    const ArenaScope scope(arena_);
-    const Y* bias = nullptr;
-    if (term.bias != nullptr) bias = bias_in<Matrix::rows, Y>(term.bias);
-    queue_.multiply(linear_product(x.rows(), In, Matrix::rows, x.stride(), term.y.stride()), x.data(),
-                    term.weight.data(), term.y.data(), bias);
-  }
-  /// A product adds its bias in the type of its result.
-  template <Index N, class Y>
-  const Y* bias_in(const float* bias) {
-    if constexpr (std::is_same_v<Y, float>) {
-      return bias;
-    } else {
-      const auto there = arena_.matrix<Y, N>(1);
-      cuda::copy<float, Y>(queue_, MatrixView<const float, N>(bias, 1), there);
-      return there.data();
-    }
-  }
-
   /// The run with the size of chunks that its form asks for.
   static Run in_chunks(const Run& run) {
     Run chunks = run;

@@ -102,8 +102,15 @@ Weights<Network, B> upload_weights(const Weights<Network, B>& host,
   const auto memory = std::make_shared<Memory>(resources, block_bytes<Network, B>(), "the weights");
   Index next = 0;
   for_each_parameter<Network>(weights.parameters, [&](std::string_view, auto& handle, Initialization) {
-    memory->upload(next, handle.data(), handle.bytes);
-    handle.bind(static_cast<std::byte*>(memory->data()) + next);
+    const auto from = handle;
+    auto* const start = static_cast<std::byte*>(memory->data());
+    handle.bind(start + next);
+    std::vector<const void*> arrays;
+    for_each_array(from, [&](const void* array, Index) { arrays.push_back(array); });
+    std::size_t i = 0;
+    for_each_array(handle, [&](const void* there, Index size) {
+      memory->upload(static_cast<const std::byte*>(there) - start, arrays[i++], size);
+    });
     next += detail::padded<B>(handle.bytes);
   });
   weights.mapped = memory;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "xlstm/core/element.hpp"
 #include "xlstm/core/quantization.hpp"
@@ -51,5 +52,21 @@ template <class Handle>
 concept QuantizedHandle = requires {
   typename Handle::Format;
 };
+
+namespace detail {
+template <class Matrix>
+struct FormatOfOne {
+  using type = typename Matrix::Format;
+};
+}  // namespace detail
+
+/// The format of the first quantised one of some matrices' handles; void where there is none.
+template <class... Matrices>
+struct FormatOf {
+  using type = void;
+};
+template <class Matrix, class... Rest>
+struct FormatOf<Matrix, Rest...>
+    : std::conditional_t<QuantizedHandle<Matrix>, detail::FormatOfOne<Matrix>, FormatOf<Rest...>> {};
 
 }  // namespace xlstm
