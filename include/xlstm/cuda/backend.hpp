@@ -20,6 +20,7 @@
 #include "xlstm/core/arena.hpp"
 #include "xlstm/cuda/column_sums.hpp"
 #include "xlstm/cuda/cross_entropy.hpp"
+#include "xlstm/cuda/decode_steps.hpp"
 #include "xlstm/cuda/device_runtime.hpp"
 #include "xlstm/cuda/elementwise.hpp"
 #include "xlstm/cuda/embedding.hpp"
@@ -85,7 +86,8 @@ class Backend {
       : runtime_(std::move(runtime)),
         queue_(*runtime_),
         arena_memory_(runtime_, "activations"),
-        arena_(arena_memory_) {}
+        arena_(arena_memory_),
+        steps_(runtime_) {}
 
   Arena& arena() { return arena_; }
   typename R::Queue& queue() { return queue_; }
@@ -124,12 +126,29 @@ class Backend {
     }
     return {downloaded_.data(), rows.rows()};
   }
+  /// One token for each of so many sequences, as a step that is repeated: tokens and slots (with offset 0) in memory
+  /// that stays where it is. step_tokens and step_states are what work() is to use.
+  void upload_step(std::span<const Token> tokens, StateSlots<float> states) {
+    queue_.activate();
+    steps_.reserve(static_cast<Index>(tokens.size()));
+    steps_.upload(queue_, tokens);
+    steps_.upload(queue_, states, static_cast<Index>(tokens.size()));
+  }
+  std::span<const Token> step_tokens(Index count) const { return steps_.tokens(count); }
+  StateSlots<float> step_states() const { return steps_.slots(); }
+  /// Does work(), the step that `key` stands for, or what was recorded of it, and returns the rows that it returned.
+  template <class Work>
+  float* repeated(const StepKey& key, Work&& work) {
+    const Arena::Mark mark = arena_.mark();
+    if (mark.block != 0 || mark.used != 0) return work();  // what lies below may lie elsewhere next time
+    return steps_.run(queue_, key, arena_.system_allocations() + steps_.moves() + ticket_moves_, work);
+  }
   /// Waits until all that was asked for is done, and throws what went wrong with it.
   void synchronize() { queue_.synchronize(); }
 
   // ---- matrices ----
 
-  /// y_r = weight[tokens[r]]; `tokens` are the host's.
+  /// y_r = weight[tokens[r]]; `tokens` are the host's, or step_tokens().
   template <class Matrix>
   void embed(std::span<const Token> tokens, const Matrix& weight, MatrixView<T, Matrix::cols> y) {
     const ArenaScope scope(arena_);
@@ -365,8 +384,9 @@ class Backend {
       std::is_same_v<Matrix, DenseWeight<T, Matrix::rows, Matrix::cols>>&& std::is_same_v<Y, float>&& Matrix::rows <=
       RMSNormLinearTuning::narrow_outputs;
 
-  /// Tokens of the host in the device's memory.
+  /// Tokens of the host, or of the step, in the device's memory.
   const Token* brought(std::span<const Token> tokens) {
+    if (steps_.holds(tokens)) return tokens.data();
     const auto count = static_cast<Index>(tokens.size());
     Token* const there = arena_.allocate<Token>(count);
     queue_.upload(there, tokens.data(), count * static_cast<Index>(sizeof(Token)));
@@ -414,7 +434,10 @@ class Backend {
   /// Zeros, which the step's kernel leaves as zeros.
   unsigned* zero_tickets(Index count) {
     const Index bytes = count * static_cast<Index>(sizeof(unsigned));
-    if (!tickets_ || tickets_->bytes() < bytes) tickets_ = DeviceMemory(runtime_, bytes, "tickets");
+    if (!tickets_ || tickets_->bytes() < bytes) {
+      tickets_ = DeviceMemory(runtime_, bytes, "tickets");
+      ++ticket_moves_;
+    }
     return static_cast<unsigned*>(tickets_->data());
   }
 
@@ -422,7 +445,9 @@ class Backend {
   typename R::Queue queue_;
   DeviceArenaMemory<R> arena_memory_;
   Arena arena_;
+  DecodeSteps<R> steps_;
   std::optional<DeviceMemory> tickets_;
+  Index ticket_moves_ = 0;
   std::vector<float> downloaded_;
 };
 

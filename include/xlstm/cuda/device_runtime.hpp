@@ -17,11 +17,18 @@
 
 namespace xlstm::cuda {
 
+namespace detail {
+struct NoWork {
+  void operator()() const {}
+};
+}  // namespace detail
+
 /// One device, which any number of threads may use, and its Queue: work that is done in the order in which it was asked
 /// for, of one caller at a time. Errors are xlstm::Error.
 template <class R>
 concept DeviceRuntime = requires(R& runtime, const R& constant, typename R::Queue& queue, void* device, void* host,
-                                 const void* from, Index bytes, const MatrixProduct& product, const bf16* a, float* d) {
+                                 const void* from, Index bytes, const MatrixProduct& product, const bf16* a, float* d,
+                                 const detail::NoWork& work) {
   typename R::Options;
   requires std::constructible_from<R, const typename R::Options&>;
   requires std::constructible_from<typename R::Queue, R&>;
@@ -51,6 +58,13 @@ concept DeviceRuntime = requires(R& runtime, const R& constant, typename R::Queu
   queue.copy(device, from, bytes);      //
   queue.multiply(product, a, a, d, d);  // D (+)= A B + bias of one value a column, or null; sums in fp32
   queue.synchronize();                  // waits until all is done; throws what went wrong with any of it
+
+  // What work() asks of the queue, kept instead of done, with all addresses and values as they are then: launches,
+  // products and copies within the device. Nothing else may be asked meanwhile, of the runtime neither. replay: all of
+  // it in its order, any number of times.
+  requires std::movable<typename R::Queue::Recording>;
+  { queue.record(work) } -> std::same_as<typename R::Queue::Recording>;
+  queue.replay(std::declval<const typename R::Queue::Recording&>());
 };
 
 /// Throws the Error that says how much memory was needed, for what, and how much there is.

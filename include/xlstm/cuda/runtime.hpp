@@ -14,6 +14,7 @@
 
 #include <array>
 #include <map>
+#include <mutex>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -58,6 +59,7 @@ class Runtime {
 
   void* allocate(Index bytes) noexcept {
     void* memory = nullptr;
+    const std::lock_guard alone(memory_);
     // Never null for nothing, which CUDA gives as null.
     const auto size = static_cast<std::size_t>(bytes > 0 ? bytes : 1);
     if (cudaSetDevice(device_) == cudaSuccess && cudaMalloc(&memory, size) == cudaSuccess) return memory;
@@ -66,6 +68,7 @@ class Runtime {
   }
   /// Waits for all that may still use it.
   void free(void* memory) noexcept {
+    const std::lock_guard alone(memory_);
     static_cast<void>(cudaSetDevice(device_));
     static_cast<void>(cudaDeviceSynchronize());
     static_cast<void>(cudaFree(memory));
@@ -97,6 +100,9 @@ class Runtime {
   int device_;
   int compute_capability_ = 0;
   std::string name_;
+  // Held by who changes the device's memory, and by who records: freeing waits for the device, which must not be while
+  // a stream is captured.
+  std::recursive_mutex memory_;
 };
 
 namespace detail {
@@ -166,6 +172,35 @@ class Runtime::Queue {
   void copy(void* to, const void* from, Index bytes) const { move(to, from, bytes, cudaMemcpyDeviceToDevice); }
   void synchronize() const { check(cudaStreamSynchronize(stream_.stream), "cudaStreamSynchronize"); }
 
+  /// A CUDA graph, ready to launch.
+  class Recording {
+   public:
+    explicit Recording(cudaGraph_t graph) { check(cudaGraphInstantiate(&graph_, graph, 0), "cudaGraphInstantiate"); }
+    Recording(Recording&& other) noexcept : graph_(std::exchange(other.graph_, nullptr)) {}
+    Recording& operator=(Recording&& other) noexcept {
+      std::swap(graph_, other.graph_);
+      return *this;
+    }
+    ~Recording() {
+      if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
+    }
+    cudaGraphExec_t get() const { return graph_; }
+
+   private:
+    cudaGraphExec_t graph_ = nullptr;
+  };
+  template <class Work>
+  Recording record(Work&& work) {
+    const std::lock_guard alone(runtime_.memory_);
+    Capture capture(stream_.stream);
+    work();
+    capture.end();
+    return Recording(capture.graph);
+  }
+  void replay(const Recording& recording) const {
+    check(cudaGraphLaunch(recording.get(), stream_.stream), "cudaGraphLaunch");
+  }
+
   /// D (+)= A B + bias.
   template <class T, class D>
   void multiply(const MatrixProduct& product, const T* a, const T* b, D* d, const D* bias) {
@@ -212,6 +247,25 @@ class Runtime::Queue {
     OwnedStream(const OwnedStream&) = delete;
     ~OwnedStream() { cudaStreamDestroy(stream); }
     cudaStream_t stream = nullptr;
+  };
+  /// What goes into the stream while it lives becomes a graph.
+  struct Capture {
+    explicit Capture(cudaStream_t s) : stream(s) {
+      check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    }
+    Capture(const Capture&) = delete;
+    ~Capture() {
+      if (open) static_cast<void>(cudaStreamEndCapture(stream, &graph));  // something was thrown
+      if (graph != nullptr) cudaGraphDestroy(graph);
+      if (open) static_cast<void>(cudaGetLastError());
+    }
+    void end() {
+      open = false;
+      check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    }
+    cudaStream_t stream;
+    cudaGraph_t graph = nullptr;
+    bool open = true;
   };
   struct Workspace {
     explicit Workspace(Runtime& owner) : runtime(owner) {}

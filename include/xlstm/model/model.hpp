@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -111,8 +112,12 @@ class Model {
     check(run, tokens);
     const ArenaScope scope(backend.arena());
     if constexpr (DeviceBackend<B>) {
-      compute(backend, backend.upload(run), tokens, backend.upload(states, run.sequences), wanted,
-              [&](Index first, const Logits& logits) { use(first, backend.download(logits)); });
+      if (is_step(run, states) && wanted != Rows::none) {
+        step(backend, run, tokens, states, use);
+      } else {
+        compute(backend, backend.upload(run), tokens, backend.upload(states, run.sequences), wanted,
+                [&](Index first, const Logits& logits) { use(first, backend.download(logits)); });
+      }
       backend.synchronize();
     } else {
       compute(backend, run, tokens, states, wanted, use);
@@ -157,6 +162,12 @@ class Model {
       idle.push_back(std::move(backend));
     }
 
+    static std::uint64_t next_identity() {
+      static std::atomic<std::uint64_t> last{0};
+      return ++last;
+    }
+
+    const std::uint64_t identity = next_identity();  ///< no other model of the process has it
     Weights<Network, B> weights;
     std::shared_ptr<typename B::Resources> resources;
     std::mutex mutex;
@@ -166,21 +177,48 @@ class Model {
     std::uint64_t fingerprint = 0;
   };
 
+  /// Rows of logits that are there at the same time.
+  static constexpr Index slice = 64;
+
+  MatrixView<Arithmetic, embedding_dim> hidden_rows(B& backend, const Run& run, std::span<const Token> tokens,
+                                                    StateSlots<State> states) const {
+    Arena& arena = backend.arena();
+    const auto hidden = arena.template matrix<Arithmetic, embedding_dim>(run.rows());
+    const ArenaScope inner(arena);
+    typename Network::template Saved<B> saved;
+    Network::template hidden<B>(backend, parameters(), run, states, tokens, hidden, saved);
+    return hidden;
+  }
+
+  /// Whether a run does the same every time, but for tokens and states: a device may repeat it as it is.
+  static bool is_step(const Run& run, StateSlots<State> states) {
+    return run.length == 1 && run.starts == nullptr && run.form == Form::recurrent && !run.training && states &&
+           states.offset == 0;
+  }
+  template <class Use>
+  void step(B& backend, const Run& run, std::span<const Token> tokens, StateSlots<State> states, Use&& use) const {
+    backend.upload_step(tokens, states);
+    Logit* const data = backend.repeated({shared_->identity, run.sequences}, [&] {
+      const Logits logits = backend.arena().template matrix<Logit, vocab_size>(run.sequences);
+      const auto hidden = hidden_rows(backend, run, backend.step_tokens(run.sequences), backend.step_states());
+      Network::template logits<B>(backend, parameters(), hidden, logits);
+      return logits.data();
+    });
+    const Logits logits(data, run.sequences);
+    for (Index done = 0; done < run.sequences; done += slice) {
+      use(done, backend.download(logits.middle_rows(done, std::min(slice, run.sequences - done))));
+    }
+  }
+
   template <class Use>
   void compute(B& backend, const Run& run, std::span<const Token> tokens, StateSlots<State> states, Rows wanted,
                Use&& use) const {
     Arena& arena = backend.arena();
-    const auto hidden = arena.template matrix<Arithmetic, embedding_dim>(run.rows());
-    {
-      ArenaScope inner(arena);
-      typename Network::template Saved<B> saved;
-      Network::template hidden<B>(backend, parameters(), run, states, tokens, hidden, saved);
-    }
+    const auto hidden = hidden_rows(backend, run, tokens, states);
     if (wanted == Rows::none) return;
     const Index first = wanted == Rows::all ? 0 : run.length - 1;
     const Index stride = wanted == Rows::all ? 1 : run.length;
     const Index count = wanted == Rows::all ? run.rows() : run.sequences;
-    constexpr Index slice = 64;
     const auto logits = arena.template matrix<Logit, vocab_size>(std::min(slice, count));
     for (Index done = 0; done < count; done += slice) {
       const Index n = std::min(slice, count - done);

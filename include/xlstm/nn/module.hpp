@@ -62,6 +62,8 @@ concept Backend = requires(B& b) {
 /// Session and Trainer: weights, states, logits. `DeviceMemory(resources, bytes, what)` is memory there, zeroed and copyable. A
 /// pass begins with upload(run) and upload(states, sequences): the same for the device, until the arena's next release;
 /// download(rows) are rows that the host may read, until the next; synchronize() returns when all is done.
+/// One token for each of some sequences is a step: upload_step(tokens, states), and repeated(key, work) does work()
+/// with step_tokens(sequences) and step_states(), or repeats what it did the last time.
 template <class B>
 concept DeviceBackend = Backend<B> && requires(B& b, const Run& run, MatrixView<Precise<B>, 1> rows) {
   requires std::constructible_from < typename B::DeviceMemory, const std::shared_ptr<typename B::Resources>
@@ -69,6 +71,7 @@ concept DeviceBackend = Backend<B> && requires(B& b, const Run& run, MatrixView<
   { b.upload(run) } -> std::same_as<Run>;
   { b.upload(States<B>{}, Index{}) } -> std::same_as<States<B>>;
   { b.download(rows) } -> std::same_as<MatrixView<Precise<B>, 1>>;
+  b.upload_step(b.step_tokens(Index{}), b.step_states());
   b.synchronize();
 };
 

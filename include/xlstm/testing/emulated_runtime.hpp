@@ -12,6 +12,8 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "xlstm/cuda/device_runtime.hpp"
 #include "xlstm/cuda/math.hpp"
@@ -50,6 +52,7 @@ class EmulatedRuntime {
   int compute_capability() const { return options_.compute_capability; }
 
   void* allocate(Index bytes) noexcept {
+    if (recording()) return nullptr;  // as a GPU's stream that is captured has it
     const std::lock_guard lock(mutex_);
     ++allocations_;
     if (bytes > options_.memory - used_) return nullptr;
@@ -124,6 +127,11 @@ class EmulatedRuntime {
 
  private:
   static constexpr std::align_val_t alignment{256};
+  /// Whether this thread records what a queue is asked.
+  static bool& recording() {
+    thread_local bool active = false;
+    return active;
+  }
 
   static void open([[maybe_unused]] const void* p, [[maybe_unused]] Index bytes) noexcept {
 #if defined(XLSTM_EMULATION_POISONS)
@@ -158,16 +166,43 @@ class EmulatedRuntime::Queue {
   void activate() const {}
   template <class K>
   void launch(cuda::GridSize grid, const K& kernel) {
+    if (keeps([this, grid, kernel] { launch(grid, kernel); })) return;
     const Access access(runtime_);
     stream_.launch(grid, kernel);
   }
-  void upload(void* to, const void* from, Index bytes) { runtime_.upload(to, from, bytes); }
-  void download(void* to, const void* from, Index bytes) { runtime_.download(to, from, bytes); }
-  void copy(void* to, const void* from, Index bytes) { runtime_.copy(to, from, bytes); }
-  void synchronize() const {}
+  void upload(void* to, const void* from, Index bytes) {
+    refuse_recording("upload");
+    runtime_.upload(to, from, bytes);
+  }
+  void download(void* to, const void* from, Index bytes) {
+    refuse_recording("download");
+    runtime_.download(to, from, bytes);
+  }
+  void copy(void* to, const void* from, Index bytes) {
+    if (!keeps([this, to, from, bytes] { copy(to, from, bytes); })) runtime_.copy(to, from, bytes);
+  }
+  void synchronize() const { refuse_recording("synchronize"); }
+
+  /// A list of what was asked.
+  using Recording = std::vector<std::function<void()>>;
+  template <class Work>
+  Recording record(Work&& work) {
+    Recording list;
+    const Recorder recorder(*this, list);
+    work();
+    return list;
+  }
+  void replay(const Recording& recording) {
+    refuse_recording("replay");
+    for (const auto& asked : recording) asked();
+    ++replays_;
+  }
+  /// How often replay was called.
+  Index replays() const { return replays_; }
 
   template <class T, class D>
   void multiply(const cuda::MatrixProduct& product, const T* a, const T* b, D* d, const D* bias) {
+    if (keeps([this, product, a, b, d, bias] { multiply(product, a, b, d, bias); })) return;
     const auto [first, second, result] = cuda::column_major(product);
     const auto require = [&](const auto* p, const cuda::ColumnMajorMatrix& matrix) {
       if (matrix.rows > matrix.stride) detail::fault("multiply: a column is longer than the stride");
@@ -193,6 +228,28 @@ class EmulatedRuntime::Queue {
   }
 
  private:
+  struct Recorder {
+    Recorder(Queue& q, Recording& list) : queue(q) {
+      queue.refuse_recording("record");
+      queue.kept_ = &list;
+      recording() = true;
+    }
+    Recorder(const Recorder&) = delete;
+    ~Recorder() {
+      queue.kept_ = nullptr;
+      recording() = false;
+    }
+    Queue& queue;
+  };
+  bool keeps(std::function<void()> asked) {
+    if (kept_ == nullptr) return false;
+    kept_->push_back(std::move(asked));
+    return true;
+  }
+  void refuse_recording(const char* what) const {
+    if (kept_ != nullptr) detail::fault(what, ": not while a step is recorded");
+  }
+
   /// Entry (i, j) of the matrix, or of its transpose where that takes part.
   template <class T>
   static float entry(const T* data, const cuda::ColumnMajorMatrix& matrix, Index i, Index j) {
@@ -201,6 +258,8 @@ class EmulatedRuntime::Queue {
 
   EmulatedRuntime& runtime_;
   EmulatedStream stream_;
+  Recording* kept_ = nullptr;
+  Index replays_ = 0;
 };
 static_assert(cuda::DeviceRuntime<EmulatedRuntime>);
 
