@@ -17,6 +17,7 @@
 #include "xlstm/cuda/quantized_linear.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
 #include "xlstm/cuda/rms_norm_linear.hpp"
+#include "xlstm/cuda/sampling.hpp"
 
 namespace xlstm::tests {
 
@@ -105,6 +106,8 @@ using QuantizedKernels = KernelList<cuda::QuantizedLinearKernel<int8, bf16, bf16
                                     cuda::DequantizeKernel<int8, bf16>,                  //
                                     cuda::DequantizeKernel<int4, float>>;
 
+using SamplingKernels = KernelList<cuda::ScoresKernel, cuda::DrawKernel>;
+
 /// With the sizes that another architecture than sm_80 has for them.
 template <class Tuning, class T, class S, int Width, int GradientWidth>
 using TunedKernels =
@@ -138,6 +141,7 @@ struct AllKernels {
     CellGradientKernels<float, float, 4>::for_each(f);
     GateGradientKernels::for_each(f);
     QuantizedKernels::for_each(f);
+    SamplingKernels::for_each(f);
 #if XLSTM_ARCHITECTURE >= 100
     AllTunedKernels<cuda::MLSTMChunkwiseTuning100>::for_each(f);
 #elif XLSTM_ARCHITECTURE >= 90

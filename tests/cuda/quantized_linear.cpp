@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "device.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/cpu/quantize.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
-#include "xlstm/testing/emulate.hpp"
 
 namespace cuda = xlstm::cuda;
 using xlstm::bf16;
@@ -19,6 +19,8 @@ using xlstm::Index;
 using xlstm::Int4;
 using xlstm::Int8;
 using xlstm::MatrixView;
+using xlstm::tests::DeviceStream;
+using xlstm::tests::DeviceVector;
 
 namespace {
 
@@ -52,8 +54,8 @@ struct Quantized {
   std::uint8_t* codes() { return memory.front().bytes; }
 
   Index out, in;
-  std::vector<Bytes> memory;
-  std::vector<bf16> scales;
+  DeviceVector<Bytes> memory;
+  DeviceVector<bf16> scales;
   std::vector<float> floats;
 };
 
@@ -61,10 +63,10 @@ template <class F>
 void check_floats(Index out, Index in) {
   INFO(F::name << " in groups of " << F::group_size << ", " << out << " × " << in);
   Quantized<F> weights(out, in, 1);
-  xlstm::testing::EmulatedStream stream;
+  DeviceStream stream;
   const Index stride = cuda::dequantized_stride(in);
-  std::vector<float> floats(at(out * stride), 7);
-  std::vector<bf16> rounded(at(out * stride + 8));
+  DeviceVector<float> floats(at(out * stride), 7);
+  DeviceVector<bf16> rounded(at(out * stride + 8));
   bf16* const aligned = rounded.data() + (16 - reinterpret_cast<std::uintptr_t>(rounded.data()) % 16) % 16 / 2;
   cuda::dequantize<F>(stream, weights.codes(), weights.scales.data(), out, in, floats.data());
   cuda::dequantize<F>(stream, weights.codes(), weights.scales.data(), out, in, aligned);
@@ -94,22 +96,23 @@ template <class F, class X, class Y>
 void check_product(Index rows, Index in, Index stride, std::vector<Index> outs, bool with_bias, std::uint64_t seed) {
   INFO(F::name << " in groups of " << F::group_size << ", " << rows << " rows of " << in << ", seed " << seed);
   const double rounding = std::is_same_v<Y, float> ? 0 : std::is_same_v<Y, bf16> ? 0x1p-8 : 0x1p-11;
-  std::vector<X> x;
+  DeviceVector<X> x;
   for (const float value : values(rows * stride, seed)) x.push_back(X(value));
   std::vector<Quantized<F>> weights;
-  std::vector<std::vector<float>> biases;
-  std::vector<std::vector<Y>> ys;
+  std::vector<DeviceVector<float>> biases;
+  std::vector<DeviceVector<Y>> ys;
   std::vector<cuda::QuantizedTerm<Y>> terms;
   for (const Index out : outs) {
     weights.emplace_back(out, in, seed + 1 + weights.size());
-    biases.push_back(values(out, seed + 20));
+    const std::vector<float> bias = values(out, seed + 20);
+    biases.emplace_back(bias.begin(), bias.end());
     ys.emplace_back(at(rows * (out + 3)), Y(7.0F));
   }
   for (std::size_t i = 0; i < outs.size(); ++i) {
     terms.push_back({weights[i].codes(), weights[i].scales.data(), with_bias ? biases[i].data() : nullptr, outs[i],
                      ys[i].data(), outs[i] + 3});
   }
-  xlstm::testing::EmulatedStream stream(seed);
+  DeviceStream stream(seed);
   cuda::quantized_linear<F>(stream, MatrixView<const X>(x.data(), rows, in, stride),
                             std::span<const cuda::QuantizedTerm<Y>>(terms));
   Index wrong = 0;

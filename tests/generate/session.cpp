@@ -277,6 +277,7 @@ TEST_CASE("stop tokens, limits, cancellation, empty prompts") {
   auto fresh = model().session();
   CHECK_THROWS_WITH(fresh.generate({}, {}), Contains("the prompt is empty"));
   CHECK_THROWS_WITH(session.generate({}, {.max_tokens = -1}), Contains("max_tokens is -1"));
+  CHECK_THROWS_WITH(session.generate({}, {.ahead = -1}), Contains("ahead is -1"));
   CHECK(continuation(session, 0).empty());
 }
 

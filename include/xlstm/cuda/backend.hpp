@@ -33,6 +33,7 @@
 #include "xlstm/cuda/optimizer.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
 #include "xlstm/cuda/rms_norm_linear.hpp"
+#include "xlstm/cuda/sampling.hpp"
 #include "xlstm/nn/linear.hpp"
 #include "xlstm/nn/module.hpp"
 #include "xlstm/train/step.hpp"
@@ -81,13 +82,17 @@ class Backend {
   using Options = typename R::Options;
   using Resources = R;  ///< what all instances for one model share: the device
   using DeviceMemory = cuda::DeviceMemory<R>;
+  using SampledToken = cuda::SampledToken;
+  /// Tokens between begin_sampling() and end_sampling(), at most.
+  static constexpr Index most_sampled_tokens = SamplingState::most_tokens;
 
   explicit Backend(std::shared_ptr<R> runtime = std::make_shared<R>(Options{}))
       : runtime_(std::move(runtime)),
         queue_(*runtime_),
         arena_memory_(runtime_, "activations"),
         arena_(arena_memory_),
-        steps_(runtime_) {}
+        steps_(runtime_),
+        sampler_(runtime_) {}
 
   Arena& arena() { return arena_; }
   typename R::Queue& queue() { return queue_; }
@@ -141,7 +146,24 @@ class Backend {
   float* repeated(const StepKey& key, Work&& work) {
     const Arena::Mark mark = arena_.mark();
     if (mark.block != 0 || mark.used != 0) return work();  // what lies below may lie elsewhere next time
-    return steps_.run(queue_, key, arena_.system_allocations() + steps_.moves() + ticket_moves_, work);
+    return steps_.run(queue_, key, arena_.system_allocations() + steps_.moves() + sampler_.moves() + ticket_moves_,
+                      work);
+  }
+  /// What the next sample() calls choose by (cuda/sampling.hpp); sampling() is what their steps end in, `seen` is
+  /// (vocabulary), or empty where there is no repetition penalty.
+  void begin_sampling(const SamplingOptions& options, const Random::State& random, std::span<const std::uint8_t> seen,
+                      Index vocabulary) {
+    sampler_.begin(queue_, options, random, seen, vocabulary);
+  }
+  int sampling() const { return sampler_.kind(); }
+  /// Chooses a token by the logits: that of the next step.
+  void sample(std::span<const float> logits) { sampler_.sample(queue_, arena_, logits, steps_.next_tokens()); }
+  /// The tokens since begin_sampling(), for the host.
+  std::span<const SampledToken> end_sampling() { return sampler_.end(queue_); }
+  /// Copies within the device's memory, in the order of the operations.
+  void copy_state(const float* from, float* to, Index count) {
+    queue_.activate();
+    queue_.copy(to, from, count * static_cast<Index>(sizeof(float)));
   }
   /// Waits until all that was asked for is done, and throws what went wrong with it.
   void synchronize() { queue_.synchronize(); }
@@ -446,6 +468,7 @@ class Backend {
   DeviceArenaMemory<R> arena_memory_;
   Arena arena_;
   DecodeSteps<R> steps_;
+  DeviceSampler<R> sampler_;
   std::optional<DeviceMemory> tickets_;
   Index ticket_moves_ = 0;
   std::vector<float> downloaded_;

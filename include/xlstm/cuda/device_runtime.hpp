@@ -4,6 +4,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -28,7 +29,8 @@ struct NoWork {
 template <class R>
 concept DeviceRuntime = requires(R& runtime, const R& constant, typename R::Queue& queue, void* device, void* host,
                                  const void* from, Index bytes, const MatrixProduct& product, const bf16* a, float* d,
-                                 const detail::NoWork& work) {
+                                 const detail::NoWork& work, const float* keys, const std::uint32_t* values,
+                                 std::uint32_t* sorted_values) {
   typename R::Options;
   requires std::constructible_from<R, const typename R::Options&>;
   requires std::constructible_from<typename R::Queue, R&>;
@@ -57,7 +59,11 @@ concept DeviceRuntime = requires(R& runtime, const R& constant, typename R::Queu
   queue.download(host, from, bytes);    // waits until it is there
   queue.copy(device, from, bytes);      //
   queue.multiply(product, a, a, d, d);  // D (+)= A B + bias of one value a column, or null; sums in fp32
-  queue.synchronize();                  // waits until all is done; throws what went wrong with any of it
+  // Pairs, the largest keys first, equal ones in the order in which they come; −0 and 0 are equal. Of fp32 keys and
+  // 32-bit values; `device` is sort_bytes(count) bytes to work in.
+  { queue.sort_bytes(bytes) } -> std::same_as<Index>;
+  queue.sort_descending(device, bytes, keys, d, values, sorted_values, bytes);
+  queue.synchronize();  // waits until all is done; throws what went wrong with any of it
 
   // What work() asks of the queue, kept instead of done, with all addresses and values as they are then: launches,
   // products and copies within the device. Nothing else may be asked meanwhile, of the runtime neither. replay: all of

@@ -13,6 +13,7 @@
 #include <cuda_runtime.h>
 
 #include <array>
+#include <cub/device/device_radix_sort.cuh>
 #include <map>
 #include <mutex>
 #include <string>
@@ -172,6 +173,22 @@ class Runtime::Queue {
   void copy(void* to, const void* from, Index bytes) const { move(to, from, bytes, cudaMemcpyDeviceToDevice); }
   void synchronize() const { check(cudaStreamSynchronize(stream_.stream), "cudaStreamSynchronize"); }
 
+  // Templates, so that nobody who does not sort compiles CUB's kernels.
+  template <class Key = float, class Value = std::uint32_t>
+  Index sort_bytes(Index count) const {
+    std::size_t bytes = 0;
+    const Key* const keys = nullptr;
+    const Value* const values = nullptr;
+    sort(nullptr, bytes, keys, static_cast<Key*>(nullptr), values, static_cast<Value*>(nullptr), count);
+    return static_cast<Index>(bytes);
+  }
+  template <class Key, class Value>
+  void sort_descending(void* memory, Index bytes, const Key* keys, Key* sorted_keys, const Value* values,
+                       Value* sorted_values, Index count) const {
+    auto size = static_cast<std::size_t>(bytes);
+    sort(memory, size, keys, sorted_keys, values, sorted_values, count);
+  }
+
   /// A CUDA graph, ready to launch.
   class Recording {
    public:
@@ -276,6 +293,15 @@ class Runtime::Queue {
     Runtime& runtime;
     void* memory = nullptr;
   };
+
+  template <class Key, class Value>
+  void sort(void* memory, std::size_t& bytes, const Key* keys, Key* sorted_keys, const Value* values,
+            Value* sorted_values, Index count) const {
+    check(cub::DeviceRadixSort::SortPairsDescending(memory, bytes, keys, sorted_keys, values, sorted_values,
+                                                    static_cast<int>(count), 0, static_cast<int>(sizeof(Key) * 8),
+                                                    stream_.stream),
+          "cub::DeviceRadixSort::SortPairsDescending");
+  }
 
   void move(void* to, const void* from, Index bytes, cudaMemcpyKind kind) const {
     check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), kind, stream_.stream), "cudaMemcpyAsync");

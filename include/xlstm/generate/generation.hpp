@@ -4,7 +4,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <iterator>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <type_traits>
@@ -22,11 +24,16 @@ struct GenerationOptions {
   std::vector<Token> stop_tokens = {};  ///< end the generation; not given out
   PrefillOptions prefill = {};
   std::stop_token cancel = {};  ///< asked before every token
+  /// On a device that chooses tokens itself: how many it makes, at most, before the host sees the first of them. 0: the
+  /// host chooses each. The tokens are the same.
+  Index ahead = 32;
 };
 
-/// An input range of tokens. The work happens in begin() and ++. Each generation draws from a new sampler that starts
-/// from the seed, and its repetition penalty sees the prompt that it was given and the tokens that it made, not what
-/// the session took in before.
+/// An input range of tokens. The work happens in begin() and ++. A device may make tokens before they are asked for, at
+/// first a few, then up to `ahead`: in a state beside the session's, so that the session always stands for the tokens
+/// that were given out, and what was made beyond a stop or the loop's end is gone. Each generation draws from a new
+/// sampler that starts from the seed, and its repetition penalty sees the prompt that it was given and the tokens that
+/// it made, not what the session took in before.
 template <class SessionType>
 class Generation {
  public:
@@ -34,6 +41,7 @@ class Generation {
   Generation(SessionType& session, std::span<const Token> prompt, GenerationOptions options)
       : session_(&session), options_(std::move(options)), sampler_(options_.sampling) {
     if (options_.max_tokens < 0) fail("generate: max_tokens is ", options_.max_tokens, ", expected at least 0");
+    if (options_.ahead < 0) fail("generate: ahead is ", options_.ahead, ", expected at least 0");
     if (remembers()) seen_.resize(static_cast<std::size_t>(SessionType::Model::vocab_size));
     session_->prefill(prompt, options_.prefill);
     for (const Token token : prompt) remember(token);
@@ -79,9 +87,9 @@ class Generation {
   /// The sampler's context is the set of tokens seen: bounded by the vocabulary, however long the text.
   void remember(Token token) {
     if (!remembers()) return;
-    auto seen = seen_[static_cast<std::size_t>(token)];
-    if (seen) return;
-    seen_[static_cast<std::size_t>(token)] = true;
+    std::uint8_t& seen = seen_[static_cast<std::size_t>(token)];
+    if (seen != 0) return;
+    seen = 1;
     context_.push_back(token);
   }
 
@@ -96,15 +104,60 @@ class Generation {
     }
   }
 
+  /// What a device has made, and the session has not taken in.
+  struct Ahead {
+    typename SessionType::Model::SpareState state;
+    std::vector<typename SessionType::Backend::SampledToken> tokens;
+    std::size_t next = 0;
+    std::uint64_t version = 0;  ///< of the session that they follow
+    Index count = 4;            ///< how many to make the next time
+  };
+
+  /// Whether the device has the next token. If so, it is token_.
+  bool take_ahead() {
+    if (options_.ahead == 0) return false;
+    if (!ahead_) ahead_.emplace(Ahead{typename SessionType::Model::SpareState(session_->model()), {}});
+    Ahead& ahead = *ahead_;
+    if (ahead.next == ahead.tokens.size() || ahead.version != session_->version_) {
+      ahead.tokens.clear();
+      ahead.next = 0;
+      if (!session_->owed()) return false;  // the host has the logits
+      const Index count = std::min(
+          {ahead.count, options_.ahead, options_.max_tokens - count_, SessionType::Backend::most_sampled_tokens});
+      ahead.count = std::min(2 * ahead.count, options_.ahead);
+      session_->run_ahead(ahead.state, count, sampler_, seen_, ahead.tokens);
+      ahead.version = session_->version_;
+    }
+    const auto& sampled = ahead.tokens[ahead.next];
+    if (sampled.token < 0) {  // the host's sampler says what is wrong
+      ahead.tokens.clear();
+      ahead.next = 0;
+      return false;
+    }
+    ++ahead.next;
+    token_ = sampled.token;
+    sampler_.set_state(sampled.random);
+    return true;
+  }
+
   void advance() {
     done_ = count_ >= options_.max_tokens || options_.cancel.stop_requested();
     if (done_) return;
-    token_ = sampler_.sample(in_float(session_->logits()), context_);
+    bool from_device = false;
+    if constexpr (SamplingBackend<typename SessionType::Backend>) from_device = take_ahead();
+    if (!from_device) token_ = sampler_.sample(in_float(session_->logits()), context_);
     if (std::find(options_.stop_tokens.begin(), options_.stop_tokens.end(), token_) != options_.stop_tokens.end()) {
+      if (from_device) session_->count_all();
       done_ = true;
       return;
     }
-    session_->owe(token_);
+    if constexpr (SamplingBackend<typename SessionType::Backend>) {
+      if (from_device) {
+        session_->owe_ahead(token_);
+        if (ahead_->next == ahead_->tokens.size()) session_->catch_up(ahead_->state);
+      }
+    }
+    if (!from_device) session_->owe(token_);
     remember(token_);
     ++count_;
   }
@@ -112,9 +165,12 @@ class Generation {
   SessionType* session_;
   GenerationOptions options_;
   Sampler sampler_;
-  std::vector<bool> seen_;
+  std::vector<std::uint8_t> seen_;
   std::vector<Token> context_;
   std::vector<float> rounded_;
+  struct None {};
+  [[no_unique_address]] std::conditional_t<SamplingBackend<typename SessionType::Backend>, std::optional<Ahead>, None>
+      ahead_;
   Token token_ = 0;
   Index count_ = 0;
   bool done_ = false;

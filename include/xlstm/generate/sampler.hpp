@@ -67,14 +67,33 @@ inline constexpr std::array<std::uint32_t, 178> exponential_table = [] {
 
 /// exp(x) for x <= 0 in units of 2^-40, rounded down, by integer arithmetic: x = −n·ln 2 − i/256 − d, where exp(−i/256)
 /// comes from the table and exp(−d) from three terms of its series. Relative error below 2^-28 before the rounding.
-inline std::uint64_t exponential(double x) {
+constexpr std::uint64_t exponential(double x, const std::uint32_t* table = exponential_table.data()) {
   constexpr std::uint64_t one = std::uint64_t{1} << 40, ln2 = 0xB17217F7D2U;  // ln 2 in units of 2^-40
   if (!(x > -28)) return 0;                                                   // below 2^-40
   const auto magnitude = static_cast<std::uint64_t>(-x * 0x1p40);
   const std::uint64_t n = magnitude / ln2, rest = magnitude % ln2;
   const std::uint64_t d = rest & 0xffffffffU, d2 = d * d >> 40, d3 = d2 * d >> 40;
   const std::uint64_t small = one - d + d2 / 2 - d3 / 6;
-  return (small >> 8) * exponential_table[rest >> 32] >> 23 >> n;
+  return (small >> 8) * table[rest >> 32] >> 23 >> n;
+}
+
+/// The score of a token that the text has already: what is excluded stays so, what is not stays finite.
+constexpr float penalized(float logit, double penalty) {
+  constexpr double largest = std::numeric_limits<float>::max();
+  if (logit == -std::numeric_limits<float>::infinity()) return logit;
+  const double score = logit < 0 ? logit * penalty : logit / penalty;
+  return static_cast<float>(score > largest ? largest : score < -largest ? -largest : score);
+}
+
+/// 1 / temperature, finite: 0 · ∞ is not a number.
+inline double scale(const SamplingOptions& options) { return std::min(1 / options.temperature, 0x1p1000); }
+/// The lowest (score − best) · scale that matters: where min_p comes alone, what it will drop for certain does not.
+inline double lowest(const SamplingOptions& options) {
+  return options.min_p > 0 && options.top_p >= 1 ? std::log(options.min_p) - 0.001 : -28;
+}
+/// The least weight that min_p keeps; the likeliest token has 2^40.
+inline std::uint64_t least_weight(const SamplingOptions& options) {
+  return options.min_p > 0 ? static_cast<std::uint64_t>(std::ceil(options.min_p * 0x1p40)) : 0;
 }
 
 }  // namespace sampling
@@ -136,11 +155,8 @@ class Sampler {
         fail("sampling: the context holds token ", token, ", expected 0 to ", logits.size() - 1);
       }
       const auto i = static_cast<std::size_t>(token);
-      const double logit = logits[i];  // not scores_: a token is penalised once, however often it occurs
-      const double penalty = options_.repetition_penalty;
-      const double score = logit < 0 ? logit * penalty : logit / penalty;
-      constexpr double largest = std::numeric_limits<float>::max();
-      if (logits[i] != excluded) scores_[i] = static_cast<float>(std::clamp(score, -largest, largest));
+      // Of logits, not scores_: a token is penalised once, however often it occurs.
+      scores_[i] = sampling::penalized(logits[i], options_.repetition_penalty);
     }
     return scores_;
   }
@@ -169,9 +185,7 @@ class Sampler {
 
   // Candidates are the tokens of at least this score whose weight is not 0, by their numbers.
   void weigh(std::span<const float> scores, float best, float least) {
-    const double scale = std::min(1 / options_.temperature, 0x1p1000);  // not infinite: 0 · ∞ is not a number
-    // Where min_p comes alone, what it will drop for certain needs no weight.
-    const double lowest = options_.min_p > 0 && options_.top_p >= 1 ? std::log(options_.min_p) - 0.001 : -28;
+    const double scale = sampling::scale(options_), lowest = sampling::lowest(options_);
     candidates_.resize(scores.size());
     std::size_t count = 0;
     for (std::size_t i = 0; i < scores.size(); ++i) {
@@ -233,7 +247,7 @@ class Sampler {
 
   void keep_min_p() {
     if (options_.min_p <= 0) return;
-    const auto least = static_cast<std::uint64_t>(std::ceil(options_.min_p * 0x1p40));  // the likeliest has 2^40
+    const std::uint64_t least = sampling::least_weight(options_);
     std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < least; });
   }
 

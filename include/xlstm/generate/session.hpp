@@ -5,13 +5,16 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cassert>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "xlstm/core/error.hpp"
+#include "xlstm/generate/sampler.hpp"
 #include "xlstm/model/model.hpp"
 
 namespace xlstm {
@@ -45,11 +48,20 @@ class Session {
   const Model& model() const { return model_; }
 
   /// How many tokens the session has taken in.
-  Index position() const { return position_; }
+  Index position() const { return position_ + static_cast<Index>(counted()); }
 
   /// The state: Model::state_size values, laid out as Network::for_each_state says. A view of them, or a copy if they
   /// are in a device's memory.
-  auto state() const { return state_.read(); }
+  auto state() const {
+    if constexpr (DeviceBackend<Backend>) {
+      if (counted() > 0) {
+        Session copy(*this);
+        copy.take_owed(counted());
+        return copy.state_.read();
+      }
+    }
+    return state_.read();
+  }
 
   /// Logits of what comes after the tokens taken in so far; zeros before the first token.
   /// Takes in the token that is still owed, if there is one (see owe()).
@@ -67,22 +79,7 @@ class Session {
     if (options.slice < 1) fail("prefill: slice is ", options.slice, ", expected at least 1");
     if (options.chunk_size < 0) fail("prefill: chunk_size is ", options.chunk_size, ", expected at least 1 or 0");
     settle();
-    if (tokens.empty()) return;
-    Session* const self = this;
-    ResetUnlessDone guard{{&self, 1}};
-    const auto lease = model_.lease();
-    const auto total = static_cast<Index>(tokens.size());
-    for (Index done = 0; done < total; done += options.slice) {
-      const Index n = std::min(options.slice, total - done);
-      Run run{.sequences = 1, .length = n, .form = options.form, .chunk_size = options.chunk_size};
-      if (n == 1) run.form = Form::recurrent;
-      const auto rows = done + n == total ? Model::Rows::last : Model::Rows::none;
-      State* slot = state_.data();
-      model_.run(*lease, run, tokens.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(n)), {&slot, 0},
-                 rows, [&](Index, auto logits) { std::copy_n(logits.row(0), Model::vocab_size, logits_.data()); });
-      position_ += n;
-    }
-    guard.sessions = {};
+    take_in(tokens, options);
   }
 
   /// Takes in one token and returns the logits of the next. Error if it is outside the vocabulary.
@@ -106,6 +103,7 @@ class Session {
     for (Session* s : sessions) {
       if (!s->model_.same_as(sessions[0]->model_)) fail("batched step: a session belongs to another model");
       s->settle();
+      s->touch();
       slots.push_back(s->state_.data());
     }
     auto sorted = slots;
@@ -131,15 +129,17 @@ class Session {
   void owe(Token token) {
     check(std::span<const Token>(&token, 1));
     settle();
-    owed_ = token;
+    touch();
+    owe_ahead(token);
   }
-  std::optional<Token> owed() const { return owed_; }
+  std::optional<Token> owed() const { return counted() == owed_.size() ? std::nullopt : std::optional(owed_.back()); }
 
   /// Forgets everything: the state before the first token.
   void reset() {
     std::fill(logits_.begin(), logits_.end(), Logit{0});
     position_ = 0;
-    owed_.reset();
+    owed_.clear();
+    touch();
     state_.clear();
   }
 
@@ -154,6 +154,8 @@ class Session {
  private:
   template <class S>
   friend class SessionFile;
+  template <class S>
+  friend class Generation;
 
   struct ResetUnlessDone {
     std::span<Session* const> sessions;
@@ -176,15 +178,79 @@ class Session {
       }
     }
   }
-  void settle() {
-    if (const auto token = std::exchange(owed_, std::nullopt)) step(*token);
+  void take_in(std::span<const Token> tokens, const PrefillOptions& options = {}) {
+    if (tokens.empty()) return;
+    touch();
+    Session* const self = this;
+    ResetUnlessDone guard{{&self, 1}};
+    const auto lease = model_.lease();
+    const auto total = static_cast<Index>(tokens.size());
+    for (Index done = 0; done < total; done += options.slice) {
+      const Index n = std::min(options.slice, total - done);
+      Run run{.sequences = 1, .length = n, .form = options.form, .chunk_size = options.chunk_size};
+      if (n == 1) run.form = Form::recurrent;
+      const auto rows = done + n == total ? Model::Rows::last : Model::Rows::none;
+      State* slot = state_.data();
+      model_.run(*lease, run, tokens.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(n)), {&slot, 0},
+                 rows, [&](Index, auto logits) { std::copy_n(logits.row(0), Model::vocab_size, logits_.data()); });
+      position_ += n;
+    }
+    guard.sessions = {};
+  }
+  void settle() { take_owed(owed_.size()); }
+  /// How many of what it owes count as taken in: those that a device has made, but not in this session's state.
+  std::size_t counted() const { return owed_.size() - (owes_last_ && !owed_.empty() ? 1 : 0); }
+  /// The first `count` of what is owed, one by one.
+  void take_owed(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const Token token = owed_.front();
+      owed_.erase(owed_.begin());
+      take_in(std::span<const Token>(&token, 1));
+    }
+  }
+
+  // What a device generates ahead (generate/generation.hpp) stands in a state of its own until all of it has been given
+  // out; meanwhile the session owes what has been. Whoever changes the session otherwise gives it another version.
+  using SpareState = typename Model::SpareState;
+  static std::uint64_t next_version() {
+    static std::atomic<std::uint64_t> last{0};
+    return ++last;
+  }
+  void touch() { version_ = next_version(); }
+
+  /// Makes `count` tokens that follow the owed one, in `ahead`. Nothing of the session changes but what it owes.
+  template <class Sampled>
+  void run_ahead(SpareState& ahead, Index count, const Sampler& sampler, std::span<const std::uint8_t> seen,
+                 std::vector<Sampled>& sampled) {
+    take_owed(counted());
+    const auto lease = model_.lease();
+    lease->copy_state(state_.data(), (*ahead).data(), Model::state_size);
+    lease->begin_sampling(sampler.options(), sampler.state(), seen, Model::vocab_size);
+    model_.sample_steps(*lease, owed_.front(), (*ahead).data(), count);
+    const auto made = lease->end_sampling();
+    sampled.assign(made.begin(), made.end());
+  }
+  /// The next of these tokens is given out.
+  void owe_ahead(Token token) {
+    owed_.push_back(token);
+    owes_last_ = true;
+  }
+  /// The one after them is asked for, and not given out.
+  void count_all() { owes_last_ = false; }
+  /// All of them are: `ahead` is the state before the last.
+  void catch_up(SpareState& ahead) {
+    std::swap(state_, *ahead);
+    position_ += static_cast<Index>(owed_.size()) - 1;
+    owed_.erase(owed_.begin(), owed_.end() - 1);
   }
 
   Model model_;
   typename Model::SequenceState state_;
   std::vector<Logit> logits_;
   Index position_ = 0;
-  std::optional<Token> owed_;
+  std::vector<Token> owed_;  ///< in their order
+  bool owes_last_ = true;    ///< or counts as taken in, as those before it do
+  std::uint64_t version_ = next_version();
 };
 
 template <class Network, Backend B>

@@ -43,6 +43,11 @@ class SessionFile {
  public:
   /// Error if the file can't be written; a file that was there before is then still whole.
   static void save(const SessionType& session, const std::filesystem::path& path) {
+    if (session.counted() > 0) {
+      SessionType copy(session);
+      copy.take_owed(session.counted());
+      return save(copy, path);
+    }
     Header header{};
     std::copy_n(magic, 8, header.magic);
     header.version = version;
@@ -50,8 +55,8 @@ class SessionFile {
     header.fingerprint = session.model_.fingerprint();
     header.state_size = static_cast<std::uint64_t>(Model::state_size);
     header.vocab_size = static_cast<std::uint64_t>(Model::vocab_size);
-    header.position = static_cast<std::uint64_t>(session.position_);
-    header.owed = session.owed_ ? std::int64_t{*session.owed_} : -1;
+    header.position = static_cast<std::uint64_t>(session.position());
+    header.owed = session.owed().value_or(-1);
     io::AtomicFile file(path);
     io::Checksum sum;
     const auto put = [&](const void* data, std::size_t bytes) {
@@ -105,8 +110,9 @@ class SessionFile {
     session.state_.write(bytes.data() + sizeof header);
     std::memcpy(session.logits_.data(), bytes.data() + sizeof header + state_bytes, logits_bytes);
     session.position_ = static_cast<Index>(header.position);
-    session.owed_.reset();
-    if (header.owed >= 0) session.owed_ = static_cast<Token>(header.owed);
+    session.owed_.clear();
+    if (header.owed >= 0) session.owed_.push_back(static_cast<Token>(header.owed));
+    session.touch();
   }
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -28,6 +29,15 @@ namespace xlstm {
 class Checkpoint;
 template <class Model>
 class Session;
+
+/// A device's backend that chooses tokens itself: sample(logits) takes its choice as the next step's token. sampling()
+/// tells kinds of sampling apart (cuda::Backend).
+template <class B>
+concept SamplingBackend = DeviceBackend<B> && requires(B& b, std::span<const Precise<B>> logits) {
+  typename B::SampledToken;
+  b.sample(logits);
+  { b.sampling() } -> std::convertible_to<int>;
+};
 
 /// A network (xlstm::Network<config>, or any CausalLM) on a backend.
 template <class NetworkType, Backend B>
@@ -99,6 +109,22 @@ class Model {
   };
   Lease lease() const { return Lease(*this); }
 
+  /// A state of any value on loan from the model, to compute in; where it was lent before, nothing is allocated.
+  class SpareState {
+   public:
+    explicit SpareState(const Model& model) : shared_(model.shared_), state_(shared_->take_state()) {}
+    ~SpareState() {
+      if (state_ != nullptr) shared_->give_back(std::move(state_));
+    }
+    SpareState(SpareState&&) noexcept = default;
+    SpareState& operator=(SpareState&&) = delete;
+    SequenceState& operator*() const { return *state_; }
+
+   private:
+    std::shared_ptr<Shared> shared_;
+    std::unique_ptr<SequenceState> state_;
+  };
+
   /// Runs the tokens of `run` (rows in the order sequence, position), moves the states on, and calls
   /// use(first_row, logits) for the wanted rows in order, a slice of bounded size at a time. `states` point to memory
   /// of SequenceState; run.starts, the slots' array and the logits are the host's.
@@ -121,6 +147,19 @@ class Model {
       backend.synchronize();
     } else {
       compute(backend, run, tokens, states, wanted, use);
+    }
+  }
+
+  /// `count` tokens that follow `token`, each chosen by backend.sample() and taken in but for the last, in the device's
+  /// memory all the while. begin_sampling() comes before, end_sampling() has the tokens. `state` is that before
+  /// `token`.
+  void sample_steps(B& backend, Token token, State* state, Index count) const requires SamplingBackend<B> {
+    backend.upload_step({&token, 1}, {&state, 0});
+    for (Index i = 0; i < count; ++i) {
+      const ArenaScope scope(backend.arena());
+      repeated_step(backend, 1, backend.sampling(), [&](const Logits& logits) {
+        backend.sample({logits.data(), static_cast<std::size_t>(vocab_size)});
+      });
     }
   }
 
@@ -161,6 +200,22 @@ class Model {
       const std::lock_guard lock(mutex);
       idle.push_back(std::move(backend));
     }
+    std::unique_ptr<SequenceState> take_state() {
+      {
+        const std::lock_guard lock(mutex);
+        if (!idle_states.empty()) {
+          std::unique_ptr<SequenceState> state = std::move(idle_states.back());
+          idle_states.pop_back();
+          return state;
+        }
+        idle_states.reserve(++states_made);  // see take()
+      }
+      return std::make_unique<SequenceState>(resources);
+    }
+    void give_back(std::unique_ptr<SequenceState> state) noexcept {
+      const std::lock_guard lock(mutex);
+      idle_states.push_back(std::move(state));
+    }
 
     static std::uint64_t next_identity() {
       static std::atomic<std::uint64_t> last{0};
@@ -173,6 +228,8 @@ class Model {
     std::mutex mutex;
     std::vector<std::unique_ptr<B>> idle;
     std::size_t made = 0;
+    std::vector<std::unique_ptr<SequenceState>> idle_states;
+    std::size_t states_made = 0;
     std::once_flag fingerprinted;
     std::uint64_t fingerprint = 0;
   };
@@ -195,16 +252,23 @@ class Model {
     return run.length == 1 && run.starts == nullptr && run.form == Form::recurrent && !run.training && states &&
            states.offset == 0;
   }
+  /// The step of the uploaded tokens, and then end(logits). `ending` tells different ends apart.
+  template <class End>
+  Logits repeated_step(B& backend, Index sequences, int ending, End&& end) const {
+    const Run run{.sequences = sequences, .length = 1, .form = Form::recurrent};
+    Logit* const data = backend.repeated({shared_->identity, sequences, ending}, [&] {
+      const Logits logits = backend.arena().template matrix<Logit, vocab_size>(sequences);
+      const auto hidden = hidden_rows(backend, run, backend.step_tokens(sequences), backend.step_states());
+      Network::template logits<B>(backend, parameters(), hidden, logits);
+      end(logits);
+      return logits.data();
+    });
+    return Logits(data, sequences);
+  }
   template <class Use>
   void step(B& backend, const Run& run, std::span<const Token> tokens, StateSlots<State> states, Use&& use) const {
     backend.upload_step(tokens, states);
-    Logit* const data = backend.repeated({shared_->identity, run.sequences}, [&] {
-      const Logits logits = backend.arena().template matrix<Logit, vocab_size>(run.sequences);
-      const auto hidden = hidden_rows(backend, run, backend.step_tokens(run.sequences), backend.step_states());
-      Network::template logits<B>(backend, parameters(), hidden, logits);
-      return logits.data();
-    });
-    const Logits logits(data, run.sequences);
+    const Logits logits = repeated_step(backend, run.sequences, 0, [](const Logits&) {});
     for (Index done = 0; done < run.sequences; done += slice) {
       use(done, backend.download(logits.middle_rows(done, std::min(slice, run.sequences - done))));
     }

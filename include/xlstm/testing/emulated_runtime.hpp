@@ -6,11 +6,14 @@
 // with sums in fp32.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <new>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -176,12 +179,43 @@ class EmulatedRuntime::Queue {
   }
   void download(void* to, const void* from, Index bytes) {
     refuse_recording("download");
+    ++downloads_;
     runtime_.download(to, from, bytes);
   }
   void copy(void* to, const void* from, Index bytes) {
     if (!keeps([this, to, from, bytes] { copy(to, from, bytes); })) runtime_.copy(to, from, bytes);
   }
   void synchronize() const { refuse_recording("synchronize"); }
+
+  Index sort_bytes(Index count) const { return count * static_cast<Index>(sizeof(Index)); }
+  template <class Key, class Value>
+  void sort_descending(void* memory, Index bytes, const Key* keys, Key* sorted_keys, const Value* values,
+                       Value* sorted_values, Index count) {
+    if (keeps([=, this] { sort_descending(memory, bytes, keys, sorted_keys, values, sorted_values, count); })) return;
+    const auto require = [&](const auto* p, Index elements) {
+      runtime_.require(p, elements * static_cast<Index>(sizeof(*p)), true, "sort");
+    };
+    auto* const places = static_cast<Index*>(memory);
+    if (bytes < sort_bytes(count)) detail::fault("sort: ", bytes, " bytes to work in, expected ", sort_bytes(count));
+    require(places, count);
+    require(keys, count);
+    require(sorted_keys, count);
+    require(values, count);
+    require(sorted_values, count);
+    const Access access(runtime_);
+    std::iota(places, places + count, Index{0});
+    const auto rank = [&](Index i) {  // what is no number has a place, too
+      return keys[i] == keys[i] ? keys[i] : std::numeric_limits<Key>::infinity();
+    };
+    std::sort(places, places + count, [&](Index a, Index b) {
+      const Key x = rank(a), y = rank(b);
+      return x != y ? x > y : a < b;
+    });
+    for (Index i = 0; i < count; ++i) {
+      sorted_keys[i] = keys[places[i]];
+      sorted_values[i] = values[places[i]];
+    }
+  }
 
   /// A list of what was asked.
   using Recording = std::vector<std::function<void()>>;
@@ -199,6 +233,8 @@ class EmulatedRuntime::Queue {
   }
   /// How often replay was called.
   Index replays() const { return replays_; }
+  /// How often the host waited for values.
+  Index downloads() const { return downloads_; }
 
   template <class T, class D>
   void multiply(const cuda::MatrixProduct& product, const T* a, const T* b, D* d, const D* bias) {
@@ -260,6 +296,7 @@ class EmulatedRuntime::Queue {
   EmulatedStream stream_;
   Recording* kept_ = nullptr;
   Index replays_ = 0;
+  Index downloads_ = 0;
 };
 static_assert(cuda::DeviceRuntime<EmulatedRuntime>);
 
