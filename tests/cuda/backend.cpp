@@ -11,7 +11,6 @@
 #include "device_values.hpp"
 #include "xlstm/reference/backend.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::DenseWeight;
 using xlstm::Form;
 using xlstm::MatrixView;
@@ -23,6 +22,8 @@ using xlstm::tests::DeviceRuntime;
 using namespace device_values;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 /// ‖found − expected‖ / ‖expected‖; infinite where a value is no number.
 double distance(const std::vector<double>& found, const std::vector<double>& expected) {

@@ -7,7 +7,6 @@
 #include "device.hpp"
 #include "twin_matrix.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -17,6 +16,8 @@ using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 /// Parts of few rows, so that small matrices have several.
 struct SmallParts : cuda::ColumnSumsTuning {

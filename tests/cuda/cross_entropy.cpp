@@ -9,7 +9,6 @@
 #include "xlstm/cell/gates.hpp"
 #include "xlstm/reference/training.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::ignored_target;
@@ -23,6 +22,8 @@ using xlstm::tests::TwinMatrix;
 using Cap = xlstm::SoftCap<30.0>;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 template <class C, class T>
 LossSum loss(TwinMatrix<T>& logits, const DeviceVector<Token>& targets, double z_loss, double gradient_scale,

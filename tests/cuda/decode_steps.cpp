@@ -23,7 +23,9 @@ using xlstm::tests::DeviceRuntime;
 
 namespace {
 
-using Tiny = xlstm::LanguageModel<reference_models::tiny_f32, xlstm::cuda::Backend<float, DeviceRuntime>>;
+template <xlstm::ModelConfig config>
+using DeviceModel = xlstm::LanguageModel<config, xlstm::cuda::Backend<float, xlstm::tests::DeviceRuntime>>;
+using Tiny = DeviceModel<reference_models::tiny_f32>;
 using Session = xlstm::Session<Tiny>;
 
 const std::string& directory() {

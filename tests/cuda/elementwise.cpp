@@ -9,7 +9,6 @@
 #include "twin_matrix.hpp"
 #include "xlstm/reference/backend.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -19,6 +18,8 @@ using xlstm::tests::TwinMatrix;
 using Stream = xlstm::tests::DeviceStream;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 /// Calls test(rows, constant of columns, layout, seed) for shapes that fit vectors and blocks, and such that don't.
 template <class F>

@@ -11,12 +11,13 @@
 #include <unistd.h>
 #endif
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::testing::emulate;
 using xlstm::testing::EmulationError;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 struct Floats : cuda::SharedArray<float, 256> {};
 struct Matrix : cuda::SharedArray<bf16, 16 * 16> {};

@@ -19,7 +19,9 @@ using xlstm::Token;
 
 namespace {
 
-using Tiny = xlstm::LanguageModel<reference_models::tiny_f32, xlstm::cuda::Backend<float, xlstm::tests::DeviceRuntime>>;
+template <xlstm::ModelConfig config>
+using DeviceModel = xlstm::LanguageModel<config, xlstm::cuda::Backend<float, xlstm::tests::DeviceRuntime>>;
+using Tiny = DeviceModel<reference_models::tiny_f32>;
 using Session = xlstm::Session<Tiny>;
 
 const std::vector<Token> prompt{3, 1, 4, 1, 5};

@@ -9,10 +9,11 @@
 #include "xlstm/core/random.hpp"
 #include "xlstm/cuda/thread.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::tests::DeviceVector;
 
 namespace math_tests {  // named: nvcc confuses a kernel's unnamed namespace with Catch2's inside it
+
+namespace cuda = xlstm::cuda;
 
 /// Within the 4 units in the last place that cuda/math.hpp promises, of what double says.
 void close(float found, double expected) {

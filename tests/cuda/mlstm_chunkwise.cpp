@@ -11,7 +11,6 @@
 #include "xlstm/core/random.hpp"
 #include "xlstm/reference/mlstm_recurrent.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -20,6 +19,8 @@ using xlstm::StateSlots;
 using xlstm::tests::DeviceVector;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 constexpr double infinite = std::numeric_limits<double>::infinity();
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();

@@ -13,7 +13,6 @@
 #include "xlstm/core/random.hpp"
 #include "xlstm/reference/mlstm_backward.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -22,6 +21,8 @@ using xlstm::StateSlots;
 using xlstm::tests::DeviceVector;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 

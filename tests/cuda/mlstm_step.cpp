@@ -11,7 +11,6 @@
 #include "xlstm/core/random.hpp"
 #include "xlstm/reference/mlstm_recurrent.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -20,6 +19,8 @@ using xlstm::StateSlots;
 using xlstm::tests::DeviceVector;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 struct SigmoidPolicy : xlstm::MLSTMPolicy {
   using InputGate = xlstm::SigmoidInputGate;

@@ -8,12 +8,13 @@
 #include "xlstm/core/random.hpp"
 #include "xlstm/cuda/math.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::tests::run_on_device;
 
 namespace mma_tests {  // named: nvcc confuses a kernel's unnamed namespace with Catch2's inside it
+
+namespace cuda = xlstm::cuda;
 
 // The tables of the PTX manual, some entries each: the element of lane 5 (group 1, thread 1 in it).
 static_assert(cuda::FragmentA<bf16>::row(5, 0) == 1 && cuda::FragmentA<bf16>::column(5, 0) == 2);

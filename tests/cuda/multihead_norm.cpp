@@ -8,7 +8,6 @@
 #include "twin_matrix.hpp"
 #include "xlstm/reference/backend.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -16,6 +15,8 @@ using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 template <Index Heads, Index Dim, class X, class W, class Y>
 void check(Index rows, bool with_bias, Layout layout = {}, double mean = 0) {

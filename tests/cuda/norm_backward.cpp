@@ -6,7 +6,6 @@
 #include "twin_matrix.hpp"
 #include "xlstm/reference/backend.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -17,6 +16,8 @@ using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 /// Few parts, so that each has several rows.
 struct FewParts : cuda::NormBackwardTuning {

@@ -6,13 +6,14 @@
 #include "twin_matrix.hpp"
 #include "xlstm/reference/training.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::Index;
 using xlstm::tests::DeviceVector;
 using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 double squared_norm(const float* x, Index count, std::uint64_t seed) {
   DeviceVector<double> memory(static_cast<std::size_t>(cuda::squared_norm_bytes(count)) / sizeof(double),

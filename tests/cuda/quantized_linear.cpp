@@ -12,7 +12,6 @@
 #include "xlstm/cpu/quantize.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -23,6 +22,8 @@ using xlstm::tests::DeviceStream;
 using xlstm::tests::DeviceVector;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 

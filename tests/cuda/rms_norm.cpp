@@ -8,7 +8,6 @@
 #include "xlstm/core/random.hpp"
 #include "xlstm/reference/backend.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -16,6 +15,8 @@ using xlstm::MatrixView;
 using xlstm::tests::DeviceVector;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 template <class T>
 DeviceVector<T> normals(Index count, std::uint64_t seed) {

@@ -11,7 +11,6 @@
 #include "twin_matrix.hpp"
 #include "xlstm/cuda/rms_norm.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::bf16;
 using xlstm::f16;
 using xlstm::Index;
@@ -20,6 +19,8 @@ using xlstm::tests::Layout;
 using xlstm::tests::TwinMatrix;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 /// Two products of First and Second outputs, the first with a bias.
 template <Index D, Index First, Index Second, class T>

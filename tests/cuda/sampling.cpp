@@ -11,7 +11,6 @@
 #include "device.hpp"
 #include "xlstm/core/random.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::Index;
 using xlstm::Sampler;
 using xlstm::SamplingOptions;
@@ -19,6 +18,8 @@ using xlstm::Token;
 using xlstm::tests::DeviceRuntime;
 
 namespace {
+
+namespace cuda = xlstm::cuda;
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 

@@ -12,12 +12,13 @@
 #include "every_function.hpp"
 #include "xlstm/cuda/collective.hpp"
 
-namespace cuda = xlstm::cuda;
 using xlstm::Index;
 using xlstm::tests::DeviceVector;
 using xlstm::tests::run_on_device;
 
 namespace thread_tests {  // named: nvcc confuses a kernel's unnamed namespace with Catch2's inside it
+
+namespace cuda = xlstm::cuda;
 
 /// A kernel from a function of the thread: `F::run(thread, y)`.
 template <int Threads, class F, class T, class S = cuda::SharedLayout<>>
