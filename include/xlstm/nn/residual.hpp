@@ -69,11 +69,10 @@ struct Residual {
   }
 
   /// Whether the norm can make the layer's first products.
-  template <class B>
+  template <class B, Index D = input_dim>  // nvcc compares sizes here only if they are a parameter
   static constexpr bool norm_makes_products = requires(B& backend, const Parameters<B>& p, const Run& run,
-                                                       States<B> state, Input<B, input_dim> x,
-                                                       Output<B, input_dim> normed, Saved<B>& saved,
-                                                       detail::AnyProducts products) {
+                                                       States<B> state, Input<B, D> x, Output<B, D> normed,
+                                                       Saved<B>& saved, detail::AnyProducts products) {
     Norm::template forward_linear<B>(backend, p.norm, x, normed, saved.norm);
     Layer::template forward_after<B>(backend, p.layer, run, state, x, normed, saved.layer, products);
   };
