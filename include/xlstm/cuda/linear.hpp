@@ -109,7 +109,7 @@ void kernel_linear(Queue& queue, MatrixView<const T, In> x, const Terms&... term
 template <class T, class Queue, Index In, class... Matrices, class... Ys>
 void linear(Queue& queue, Arena& arena, MatrixView<const T, In> x, const LinearTerm<Matrices, Ys, float>&... terms) {
   const bool few = x.rows() <= quantized_linear_rows;
-  const auto by_library = [&]<class Matrix, class Y>(const LinearTerm<Matrix, Y, float>& term) {
+  [[maybe_unused]] const auto by_library = [&]<class Matrix, class Y>(const LinearTerm<Matrix, Y, float>& term) {
     if (!QuantizedHandle<Matrix> || !few) detail::library_linear(queue, arena, x, term);
   };
   if constexpr ((QuantizedHandle<Matrices> || ...)) {
