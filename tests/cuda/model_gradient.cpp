@@ -96,8 +96,9 @@ TEST_CASE("A device's gradient of a whole model, in fp32", "[cuda]") {
   CHECK(worst_difference<float>() <= 2e-4);  // the CPU's tolerance (tests/train/model_gradient.cpp)
 }
 
-// What roundings of activations cost in this network, where random scores all but cancel in some denominators: the worst
-// parameter is off by about a hundred of them, 0.28 of its largest value with the 8 bits of bf16, 0.06 with the 11 of f16.
+// What roundings of activations cost in this network, where random scores all but cancel in some denominators: the
+// worst parameter is off by about a hundred of them, 0.28 of its largest value with the 8 bits of bf16, 0.06 with the
+// 11 of f16.
 TEST_CASE("and with activations of 16 bits", "[cuda]") {
   CHECK(worst_difference<bf16>() <= 0.4);
   CHECK(worst_difference<f16>() <= 0.1);

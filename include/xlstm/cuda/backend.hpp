@@ -44,8 +44,8 @@ class Runtime;
 
 /// W is how weight matrices are stored: float, xlstm::bf16, xlstm::f16; or, for inference, xlstm::int8 or xlstm::int4.
 /// R is where it computes: cuda::Runtime, a GPU, or on the host testing::EmulatedRuntime. ChunkwiseTuning: sizes of the
-/// chunkwise mLSTM's kernels; on a GPU, unless a program says, each device's own. T is the element of activations, and of
-/// the gates' weights and the embedding: W, or, for quantised weights, bf16, f16 or float.
+/// chunkwise mLSTM's kernels; on a GPU, unless a program says, each device's own. T is the element of activations, and
+/// of the gates' weights and the embedding: W, or, for quantised weights, bf16, f16 or float.
 template <class W = bf16, class R = Runtime,
           class ChunkwiseTuning =
               std::conditional_t<std::is_same_v<R, Runtime>, MLSTMChunkwiseTunings, MLSTMChunkwiseTuning>,

@@ -59,11 +59,11 @@ concept Backend = requires(B& b) {
 };
 
 /// A backend that computes in the memory of a device, which the host cannot read. What crosses, crosses in Model,
-/// Session and Trainer: weights, states, logits. `DeviceMemory(resources, bytes, what)` is memory there, zeroed and copyable. A
-/// pass begins with upload(run) and upload(states, sequences): the same for the device, until the arena's next release;
-/// download(rows) are rows that the host may read, until the next; synchronize() returns when all is done.
-/// One token for each of some sequences is a step: upload_step(tokens, states), and repeated(key, work) does work()
-/// with step_tokens(sequences) and step_states(), or repeats what it did the last time.
+/// Session and Trainer: weights, states, logits. `DeviceMemory(resources, bytes, what)` is memory there, zeroed and
+/// copyable. A pass begins with upload(run) and upload(states, sequences): the same for the device, until the arena's
+/// next release; download(rows) are rows that the host may read, until the next; synchronize() returns when all is
+/// done. One token for each of some sequences is a step: upload_step(tokens, states), and repeated(key, work) does
+/// work() with step_tokens(sequences) and step_states(), or repeats what it did the last time.
 template <class B>
 concept DeviceBackend = Backend<B> && requires(B& b, const Run& run, MatrixView<Precise<B>, 1> rows) {
   requires std::constructible_from < typename B::DeviceMemory, const std::shared_ptr<typename B::Resources>
