@@ -77,12 +77,17 @@ double worst_difference() {
   });
   testing::Differences differences;
   std::size_t next = 0;
+  double largest_of_weight = 0;
   for_each_parameter<N>(device.gradients().parameters, [&](std::string_view name, auto& handle, Initialization) {
     testing::TensorDifference difference{std::string(name)};
     const auto found = device.gradients().read(handle);
     for (std::size_t i = 0; i < found.size(); ++i) {
       difference.compare(static_cast<double>(found[i]), expected[next][i]);
     }
+    // h hardly changes with all input gates together, so that the terms of their bias's gradient, which are of the size
+    // of the weight's, cancel: to a thousandth here.
+    if (name.ends_with("igate_preact.bias")) difference.largest = largest_of_weight;
+    largest_of_weight = difference.largest;
     ++next;
     differences.add(difference);
   });
@@ -93,13 +98,13 @@ double worst_difference() {
 }  // namespace
 
 TEST_CASE("A device's gradient of a whole model, in fp32", "[cuda]") {
-  CHECK(worst_difference<float>() <= 2e-4);  // the CPU's tolerance (tests/train/model_gradient.cpp)
+  CHECK(worst_difference<float>() <= 4e-5);  // the plain reference in fp32 is off by a fifth of that
 }
 
-// What roundings of activations cost in this network, where random scores all but cancel in some denominators: the
-// worst parameter is off by about a hundred of them, 0.28 of its largest value with the 8 bits of bf16, 0.06 with the
-// 11 of f16.
+// Roundings of activations cost much in this network, where random scores all but cancel in some denominators. That it
+// is they shows in what three bits more of them do: f16 is off by an eighth.
 TEST_CASE("and with activations of 16 bits", "[cuda]") {
-  CHECK(worst_difference<bf16>() <= 0.4);
-  CHECK(worst_difference<f16>() <= 0.1);
+  constexpr double bound = 0.4;
+  CHECK(worst_difference<bf16>() <= bound);
+  CHECK(worst_difference<f16>() <= bound / 8);
 }
