@@ -131,7 +131,7 @@ void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std:
   const Index wanted = (tasks.size() > 2 ? 2 : 1) * exec.size();
   const Index piece_bytes = on_amx ? std::clamp<Index>(bytes / wanted, Index{1} << 15, AmxRowTuning::piece_bytes)
                                    : std::clamp<Index>(bytes / (4 * exec.size()), Index{1} << 15, Index{1} << 19);
-  const auto piece_rows = [piece_bytes, on_amx](const WeightTask& task) {
+  const auto piece_rows = [=](const WeightTask& task) {
     const Index rows = std::max<Index>(1, piece_bytes / std::max<Index>(1, task.weight.row_bytes()));
     const Index pieces = std::max<Index>(1, ceil_div(task.out, rows));
     return on_amx ? round_up(std::max<Index>(1, ceil_div(task.out, pieces)), 32) : round_up(rows, 24);
