@@ -14,6 +14,7 @@
 namespace {
 
 using namespace xlstm;
+namespace cuda = xlstm::cuda;  // not the toolkit's own cuda
 using bench::DeviceValues;
 namespace work_of_7b = bench::work_of_7b;
 

@@ -13,6 +13,7 @@
 namespace {
 
 using namespace xlstm;
+namespace cuda = xlstm::cuda;  // not the toolkit's own cuda
 
 /// Weights of random values of about the initial size. Repeated: to make 7 billion takes minutes.
 template <class Model>

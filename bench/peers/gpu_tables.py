@@ -81,6 +81,8 @@ def models(result):
         return ""
     ours = ", ".join(f"{size}: {result[f'model {size}']['memory GB']:.1f} GB" for size in ("7B", "1.4B")
                      if f"model {size}" in result)
+    if "training" in result:
+        ours += f"{', ' if ours else ''}training the 1.4B: {result['training']['memory GB']:.1f} GB"
     table = report.table(["model, bf16", "ms", "floor, ms", "time / floor", "PyTorch's best, ms", "which", "ours / theirs",
                           "its peak GB"], rows)
     return table + (f"\n\nOurs took of the device's memory, {ours}." if ours else "")
