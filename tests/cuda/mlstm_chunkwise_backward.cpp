@@ -256,9 +256,11 @@ class Sequences {
   DeviceVector<float> state_, dstate_;
 };
 
+/// fp32: half of the CPU's bound. A token whose scores all but cancel in their sum has that much more of their
+/// rounding; compilers, which contract products and sums differently, have made it 1e-5 to 3e-5 here.
 template <class T>
 void check(const Errors& errors, double factor = 1) {
-  const double most = factor * (std::is_same_v<T, bf16> ? 0x1p-6 : std::is_same_v<T, f16> ? 0x1p-9 : 2e-5);
+  const double most = factor * (std::is_same_v<T, bf16> ? 0x1p-6 : std::is_same_v<T, f16> ? 0x1p-9 : 1e-4);
   CAPTURE(errors.q, errors.k, errors.v, errors.igate, errors.fgate, errors.c, errors.n);
   CHECK(errors.q < most);
   CHECK(errors.k < most);
@@ -309,7 +311,7 @@ TEMPLATE_TEST_CASE("Gradients with gates at their caps", "[cuda]", float, bf16, 
       capped.with_states();
       // Where all of the past is kept or none, some tokens' scores all but cancel in their sum, which has their
       // rounding.
-      check<TestType>(capped.compare(48, true), igate > 0 && std::is_same_v<TestType, float> ? 30 : 2);
+      check<TestType>(capped.compare(48, true), igate > 0 && std::is_same_v<TestType, float> ? 6 : 2);
     }
   }
 }
