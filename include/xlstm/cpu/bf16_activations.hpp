@@ -110,7 +110,9 @@ MatrixView<const float> rounded_pairs(Exec& exec, Arena& arena, MatrixView<const
         };
         const auto both = _mm512_cvtne2ps_pbh(load(c + simd::width), load(c));
         const Index lanes = std::min<Index>(simd::width, (x.cols() - c) / 2);
-        _mm512_mask_storeu_ps(pairs.row(r) + c / 2, simd::first_lanes(lanes), reinterpret_cast<__m512>(both));
+        simd::Floats as_floats;
+        std::memcpy(&as_floats, &both, sizeof as_floats);  // nvcc knows no cast for it
+        simd::store_partial(pairs.row(r) + c / 2, as_floats, lanes);
       }
     }
   });
