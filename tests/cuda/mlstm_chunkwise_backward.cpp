@@ -122,6 +122,15 @@ class Sequences {
     return {errors[0], errors[1], errors[2], errors[3], errors[4], errors[5], errors[6]};
   }
 
+  /// The largest error of the plain reference in fp32 over the largest value of its tensor: what the case itself costs.
+  double rounding() const {
+    const Gradients rounded = reference<Cell, float>(), expected = reference<Cell>();
+    double worst = 0;
+    for (std::size_t i = 0; i < rounded.size(); ++i)
+      worst = std::max(worst, difference(rounded[i], expected[i], largest(expected[i])));
+    return worst;
+  }
+
  private:
   static constexpr Index offset = 3;  // a module's state begins anywhere
   static constexpr Index size = offset + Cell::state_size;
@@ -139,27 +148,35 @@ class Sequences {
     static constexpr bool denominator_gradient = false;
   };
 
-  /// Token by token, in double.
-  template <class C>
+  /// Token by token, in double or in a float.
+  template <class C, class U = double>
   Gradients reference() const {
     const Index rows = run_.rows();
-    auto state = wide(state_);
-    if (spoilt_ >= 0) std::fill_n(state.begin() + spoilt_ * size, size, 0.0);
-    auto dstate = wide(dstate_);
-    std::vector<const double*> state_slots;
-    std::vector<double*> dstate_slots;
+    auto state = in<U>(state_);
+    if (spoilt_ >= 0) std::fill_n(state.begin() + spoilt_ * size, size, U{});
+    auto dstate = in<U>(dstate_);
+    std::vector<const U*> state_slots;
+    std::vector<U*> dstate_slots;
     for (Index b = 0; b < run_.sequences; ++b) {
       state_slots.push_back(state.data() + b * size);
       dstate_slots.push_back(dstate.data() + b * size);
     }
-    const auto q = wide(q_), k = wide(k_), v = wide(v_), dh = wide(dh_), igate = wide(igate_), fgate = wide(fgate_);
-    std::vector<double> dq(q.size()), dk(k.size()), dv(v.size()), di(igate.size()), df(fgate.size());
-    xlstm::reference::mlstm_backward<C, double>(
+    const auto q = in<U>(q_), k = in<U>(k_), v = in<U>(v_), dh = in<U>(dh_);
+    const auto igate = in<U>(igate_), fgate = in<U>(fgate_);
+    std::vector<U> dq(q.size()), dk(k.size()), dv(v.size()), di(igate.size()), df(fgate.size());
+    xlstm::reference::mlstm_backward<C, U>(
         run_, {{q.data(), rows}, {k.data(), rows}, {v.data(), rows}, {igate.data(), rows}, {fgate.data(), rows}},
         {has_states_ ? state_slots.data() : nullptr, offset}, {dh.data(), rows},
         {{dq.data(), rows}, {dk.data(), rows}, {dv.data(), rows}, {di.data(), rows}, {df.data(), rows}},
         {has_states_ ? dstate_slots.data() : nullptr, offset});
-    return {dq, dk, dv, di, df, part(dstate, 0, Cell::n_offset), part(dstate, Cell::n_offset, Cell::m_offset)};
+    const auto first = in<double>(dstate);
+    return {in<double>(dq),
+            in<double>(dk),
+            in<double>(dv),
+            in<double>(di),
+            in<double>(df),
+            part(first, 0, Cell::n_offset),
+            part(first, Cell::n_offset, Cell::m_offset)};
   }
   /// Entries of the sequences' states.
   std::vector<double> part(const std::vector<double>& states, Index first, Index last) const {
@@ -204,13 +221,13 @@ class Sequences {
     for (std::size_t i = 0; i < before.size(); ++i) {  // it is only read
       REQUIRE((before[i] == state_[i] || (std::isnan(before[i]) && std::isnan(state_[i]))));
     }
-    const auto first = wide(dstate);
+    const auto first = in<double>(dstate);
     for (const double m : part(first, Cell::m_offset, Cell::state_size)) CHECK(m == 0.0);
-    return {wide(dq),
-            wide(dk),
-            wide(dv),
-            wide(di),
-            wide(df),
+    return {in<double>(dq),
+            in<double>(dk),
+            in<double>(dv),
+            in<double>(di),
+            in<double>(df),
             part(first, 0, Cell::n_offset),
             part(first, Cell::n_offset, Cell::m_offset)};
   }
@@ -218,10 +235,15 @@ class Sequences {
     return DeviceVector<cuda::Vector<float, 4>>(at(bytes / 16),
                                                 {{not_a_number, not_a_number, not_a_number, not_a_number}});
   }
-  template <class U>
-  static std::vector<double> wide(const DeviceVector<U>& x) {
-    std::vector<double> values;
-    for (const U value : x) values.push_back(static_cast<double>(float{value}));
+  template <class U, class Array>
+  static std::vector<U> in(const Array& x) {
+    std::vector<U> values;
+    for (const auto value : x) {
+      if constexpr (std::is_same_v<typename Array::value_type, double>)
+        values.push_back(static_cast<U>(value));
+      else
+        values.push_back(static_cast<U>(float{value}));
+    }
     return values;
   }
   static bool same_bits(const std::vector<double>& x, const std::vector<double>& y) {
@@ -256,11 +278,9 @@ class Sequences {
   DeviceVector<float> state_, dstate_;
 };
 
-/// fp32: half of the CPU's bound. A token whose scores all but cancel in their sum has that much more of their
-/// rounding; compilers, which contract products and sums differently, have made it 1e-5 to 3e-5 here.
 template <class T>
 void check(const Errors& errors, double factor = 1) {
-  const double most = factor * (std::is_same_v<T, bf16> ? 0x1p-6 : std::is_same_v<T, f16> ? 0x1p-9 : 1e-4);
+  const double most = factor * (std::is_same_v<T, bf16> ? 0x1p-6 : std::is_same_v<T, f16> ? 0x1p-9 : 2e-5);
   CAPTURE(errors.q, errors.k, errors.v, errors.igate, errors.fgate, errors.c, errors.n);
   CHECK(errors.q < most);
   CHECK(errors.k < most);
@@ -299,7 +319,14 @@ TEMPLATE_TEST_CASE("No gradient crosses a document's start, whatever was before"
     packed.with_states();
     packed.start_documents_at({0, 1, 40, 41, 64, 99, 132, 263, 299});
     packed.spoil_state(0);
-    check<TestType>(packed.compare(48));
+    double factor = 1;
+    if constexpr (std::is_same_v<TestType, float>) {
+      // A token of the first case has scores that all but cancel in their sum: plain arithmetic in fp32, token by
+      // token, is off by 6e-6, a hundred roundings. Tiles, which sum in another order that compilers contract as they
+      // like, have been off by up to 2.6e-5.
+      factor = std::clamp(8 * packed.rounding() / 2e-5, 1.0, 2.0);
+    }
+    check<TestType>(packed.compare(48), factor);
   }
 }
 
@@ -311,7 +338,7 @@ TEMPLATE_TEST_CASE("Gradients with gates at their caps", "[cuda]", float, bf16, 
       capped.with_states();
       // Where all of the past is kept or none, some tokens' scores all but cancel in their sum, which has their
       // rounding.
-      check<TestType>(capped.compare(48, true), igate > 0 && std::is_same_v<TestType, float> ? 6 : 2);
+      check<TestType>(capped.compare(48, true), igate > 0 && std::is_same_v<TestType, float> ? 30 : 2);
     }
   }
 }
