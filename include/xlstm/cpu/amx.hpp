@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -60,6 +61,50 @@ class Session {
 
 /// Compilers do not know that loads and stores of the registers touch memory: none is moved past this.
 inline void memory_fence() { asm volatile("" ::: "memory"); }
+
+/// Registers 0 to 3 as sums of 32 × 32, rows 0–15 of them in 0 and 1: loaded from `begin`, its rows `stride` floats
+/// apart, or zeros where it is null.
+inline void begin_sums(const float* begin, Index stride) {
+  if (begin != nullptr) {
+    _tile_loadd(0, begin, stride * 4);
+    _tile_loadd(1, begin + 16, stride * 4);
+    _tile_loadd(2, begin + 16 * stride, stride * 4);
+    _tile_loadd(3, begin + 16 * stride + 16, stride * 4);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+}
+/// Without `lower`, the first 16 rows only.
+inline void store_sums(float* c, Index stride, bool lower = true) {
+  _tile_stored(0, c, stride * 4);
+  _tile_stored(1, c + 16, stride * 4);
+  if (!lower) return;
+  _tile_stored(2, c + 16 * stride, stride * 4);
+  _tile_stored(3, c + 16 * stride + 16, stride * 4);
+}
+
+/// A tile of C as VectorTiles::Product has it, of which count_m × count_n elements are inside the matrix, by
+/// `multiply(rows, to, to_stride, begin, begin_stride)`, which makes 32 columns of as many rows: they go through a tile
+/// of their own where not all 32 × 32 are inside.
+template <class Multiply>
+inline void multiply_inside(float* c, Index stride, Index count_m, Index count_n, const float* initial, bool add,
+                            Multiply&& multiply) {
+  constexpr Index size = 32;
+  const float* const begin = add ? c : initial;
+  const Index begin_stride = add ? stride : 0;
+  if (count_m >= size && count_n >= size) return multiply(size, c, stride, begin, begin_stride);
+  alignas(64) float tile[size * size];
+  const Index rows = std::min(count_m, size), lanes = std::min(count_n, size);
+  if (begin != nullptr) {
+    std::fill(std::begin(tile), std::end(tile), 0.0F);
+    for (Index i = 0; i < rows; ++i) std::copy_n(begin + i * begin_stride, lanes, tile + i * size);
+  }
+  multiply(rows, tile, size, begin != nullptr ? tile : nullptr, size);
+  for (Index i = 0; i < rows; ++i) std::copy_n(tile + i * size, lanes, c + i * stride);
+}
 
 #endif
 

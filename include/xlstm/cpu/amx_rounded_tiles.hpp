@@ -94,17 +94,10 @@ struct AmxRoundedTiles {
 
   static void multiply(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
                        Index count_n, const float* initial, bool add) {
-    const Index blocks = ceil_div(depth, block);
-    if (count_m >= tile_m && count_n >= tile_n) {
-      return multiply_whole(a, b, blocks, c, stride, add ? c : initial, add ? stride : 0);
-    }
-    // What is inside the matrix goes through a tile of its own.
-    alignas(64) float tile[tile_m * tile_n] = {};
-    const Index rows = std::min(count_m, tile_m), lanes = std::min(count_n, tile_n);
-    const bool has_begin = add || initial != nullptr;
-    for (Index i = 0; has_begin && i < rows; ++i) std::copy_n(add ? c + i * stride : initial, lanes, tile + i * tile_n);
-    multiply_whole(a, b, blocks, tile, tile_n, has_begin ? tile : nullptr, tile_n);
-    for (Index i = 0; i < rows; ++i) std::copy_n(tile + i * tile_n, lanes, c + i * stride);
+    amx::multiply_inside(c, stride, count_m, count_n, initial, add,
+                         [=](Index, float* to, Index to_stride, const float* begin, Index begin_stride) {
+                           multiply_whole(a, b, ceil_div(depth, block), to, to_stride, begin, begin_stride);
+                         });
   }
 
   /// c = begin + a·b, 32 × 32; `begin` is null for zeros. Registers 0–3 are the sums, 4 and 5 hold A, 6 and 7 B.
@@ -112,18 +105,7 @@ struct AmxRoundedTiles {
                              const float* begin, Index begin_stride) {
     constexpr Index row_bytes = 64;
     amx::memory_fence();
-    if (begin != nullptr) {
-      const Index bytes = begin_stride * 4;
-      _tile_loadd(0, begin, bytes);
-      _tile_loadd(1, begin + 16, bytes);
-      _tile_loadd(2, begin + 16 * begin_stride, bytes);
-      _tile_loadd(3, begin + 16 * begin_stride + 16, bytes);
-    } else {
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
-    }
+    amx::begin_sums(begin, begin_stride);
     for (Index i = 0; i < blocks; ++i, a += step, b += step) {
       _tile_loadd(4, a, row_bytes);
       _tile_loadd(6, b, row_bytes);
@@ -134,10 +116,7 @@ struct AmxRoundedTiles {
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, c, stride * 4);
-    _tile_stored(1, c + 16, stride * 4);
-    _tile_stored(2, c + 16 * stride, stride * 4);
-    _tile_stored(3, c + 16 * stride + 16, stride * 4);
+    amx::store_sums(c, stride);
     amx::memory_fence();
   }
 };

@@ -169,25 +169,11 @@ struct AmxTiles {
   template <Index Parts>
   static void multiply(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
                        Index count_n, const float* initial, bool add) {
-    if (count_m >= tile_m && count_n >= tile_n) {
-      const float* const from = add ? c : initial;
-      return multiply_whole<Parts>(a, b, ceil_div(depth, block), true, c, stride, from, add ? stride : 0);
-    }
-    // What is inside the matrix goes through a tile of its own.
-    alignas(64) float tile[tile_m * tile_n];
-    const Index rows = std::min(count_m, tile_m), lanes = std::min(count_n, tile_n);
-    const auto copy = [=](const float* from, Index from_stride, float* to, Index to_stride) {
-      for (Index i = 0; i < rows; ++i, from += from_stride, to += to_stride) {
-        for (Index j = 0; j < lanes; ++j) to[j] = from[j];
-      }
-    };
-    const bool has_begin = add || initial != nullptr;
-    if (has_begin) {
-      std::fill(std::begin(tile), std::end(tile), 0.0F);
-      copy(add ? c : initial, add ? stride : 0, tile, tile_n);
-    }
-    multiply_whole<Parts>(a, b, ceil_div(depth, block), count_m > 16, tile, tile_n, has_begin ? tile : nullptr, tile_n);
-    copy(tile, tile_n, c, stride);
+    amx::multiply_inside(c, stride, count_m, count_n, initial, add,
+                         [=](Index rows, float* to, Index to_stride, const float* begin, Index begin_stride) {
+                           multiply_whole<Parts>(a, b, ceil_div(depth, block), rows > 16, to, to_stride, begin,
+                                                 begin_stride);
+                         });
   }
 
   /// c = begin + a·b, 32 × 32 (or, without `lower`, of them the first 16 rows); `begin` is null for zeros. Registers
@@ -198,18 +184,7 @@ struct AmxTiles {
                              const float* begin, Index begin_stride) {
     constexpr Index row_bytes = 64;
     amx::memory_fence();
-    if (begin != nullptr) {
-      const Index bytes = begin_stride * 4;
-      _tile_loadd(0, begin, bytes);
-      _tile_loadd(1, begin + 16, bytes);
-      _tile_loadd(2, begin + 16 * begin_stride, bytes);
-      _tile_loadd(3, begin + 16 * begin_stride + 16, bytes);
-    } else {
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
-    }
+    amx::begin_sums(begin, begin_stride);
     const auto load_a = [&](Index part) {
       _tile_loadd(4, a + 2 * part * tile_size, row_bytes);
       if (lower) _tile_loadd(5, a + (2 * part + 1) * tile_size, row_bytes);
@@ -250,12 +225,7 @@ struct AmxTiles {
       load_a(0);
       multiply_add();
     }
-    _tile_stored(0, c, stride * 4);
-    _tile_stored(1, c + 16, stride * 4);
-    if (lower) {
-      _tile_stored(2, c + 16 * stride, stride * 4);
-      _tile_stored(3, c + 16 * stride + 16, stride * 4);
-    }
+    amx::store_sums(c, stride, lower);
     amx::memory_fence();
   }
 };
