@@ -135,6 +135,24 @@ struct CellInputs {
   DeviceValues<float> igate, fgate;
 };
 
+/// Times of a work's launches, medians of five.
+template <class Work>
+std::vector<double> seconds_of_launches(Work&& work) {
+  bench::TimedStream timed;
+  std::vector<std::vector<double>> runs;
+  for (int i = 0; i < 5; ++i) {
+    work(timed);
+    runs.push_back(timed.seconds());
+  }
+  std::vector<double> medians;
+  for (std::size_t launch = 0; launch < runs[0].size(); ++launch) {
+    std::vector<double> times;
+    for (const auto& run : runs) times.push_back(run.at(launch));
+    medians.push_back(bench::median(times));
+  }
+  return medians;
+}
+
 /// The three kernels' times, and the whole, in chunks of `chunk_size`.
 template <class Tuning>
 std::vector<double> chunkwise(const CellInputs& in, Index sequences, Index length, Index chunk_size, double& whole) {
@@ -147,14 +165,7 @@ std::vector<double> chunkwise(const CellInputs& in, Index sequences, Index lengt
         memory.data());
   };
   whole = bench::seconds(once);
-  bench::TimedStream timed;
-  std::vector<std::vector<double>> parts(3);
-  for (int i = 0; i < 5; ++i) {
-    once(timed);
-    const auto seconds = timed.seconds();
-    for (std::size_t p = 0; p < 3; ++p) parts[p].push_back(seconds.at(p));
-  }
-  return {bench::median(parts[0]), bench::median(parts[1]), bench::median(parts[2])};
+  return seconds_of_launches(once);
 }
 
 struct Chunkwise {
@@ -165,7 +176,8 @@ struct Chunkwise {
 };
 
 template <class Tuning>
-void cell_training(const char* name, const CellInputs& in, Index sequences, Index length, std::vector<Chunkwise>& all) {
+void cell_training(Report& report, const char* name, const CellInputs& in, Index sequences, Index length,
+                   std::vector<Chunkwise>& all) {
   const Index rows = sequences * length;
   const CellInputs gradient(rows);  // of q, k, v, the gates, and in place of h that of h
   const DeviceValues<float> inverse(rows * Cell::heads), sign(rows * Cell::heads);
@@ -175,11 +187,13 @@ void cell_training(const char* name, const CellInputs& in, Index sequences, Inde
     const Index bytes = std::max(cuda::mlstm_chunkwise_bytes<Cell, bf16, Tuning>(run),
                                  cuda::mlstm_chunkwise_backward_bytes<Cell, bf16, Tuning>(run));
     const DeviceValues<float> memory(bytes / 4);
-    const double time = bench::seconds([&](auto& s) {
+    const auto forward = [&](auto& s) {
       cuda::mlstm_chunkwise<Cell, bf16, float, bf16, Tuning>(
           s, run, in.q.rows<Cell::qk_width>(), in.k.rows<Cell::qk_width>(), in.v.rows<Cell::v_width>(),
           in.igate.rows<Cell::heads>(), in.fgate.rows<Cell::heads>(), StateSlots<float>{}, in.h.rows<Cell::v_width>(),
           memory.data(), denominators);
+    };
+    const auto backward = [&](auto& s) {
       cuda::mlstm_chunkwise_backward<Cell, bf16, float, Tuning>(
           s, run,
           {in.q.rows<Cell::qk_width>(), in.k.rows<Cell::qk_width>(), in.v.rows<Cell::v_width>(),
@@ -188,8 +202,18 @@ void cell_training(const char* name, const CellInputs& in, Index sequences, Inde
           {gradient.q.rows<Cell::qk_width>(), gradient.k.rows<Cell::qk_width>(), gradient.v.rows<Cell::v_width>(),
            gradient.igate.rows<Cell::heads>(), gradient.fgate.rows<Cell::heads>()},
           StateSlots<float>{}, memory.data());
+    };
+    const double time = bench::seconds([&](auto& s) {
+      forward(s);
+      backward(s);
     });
     all.push_back({"forward and backward", name, chunk_size, time});
+    if (!std::is_same_v<Tuning, cuda::MLSTMChunkwiseTuning> || chunk_size != Tuning::chunk_size) continue;
+    const auto parts = seconds_of_launches(backward);  // the first two are the forward's
+    const char* const kernels[] = {"token gradients", "states", "δq", "δk", "δv", "gates"};
+    for (std::size_t i = 0; i < std::size(kernels); ++i) {
+      report.add(std::string("mLSTM backward: ") + kernels[i], parts.at(i + 2));
+    }
   }
 }
 
@@ -210,8 +234,8 @@ std::vector<Chunkwise> cell_forward(Report& report, Index sequences, Index lengt
   };
   measure.template operator()<cuda::MLSTMChunkwiseTuning>("80");
   measure.template operator()<cuda::MLSTMChunkwiseTuning90>("90");
-  cell_training<cuda::MLSTMChunkwiseTuning>("80", in, sequences, length, all);
-  cell_training<cuda::MLSTMChunkwiseTuning90>("90", in, sequences, length, all);
+  cell_training<cuda::MLSTMChunkwiseTuning>(report, "80", in, sequences, length, all);
+  cell_training<cuda::MLSTMChunkwiseTuning90>(report, "90", in, sequences, length, all);
   return all;
 }
 
@@ -242,6 +266,33 @@ void token_by_token(Report& report, bool small) {
   const DeviceValues<bf16> x(64 * D), z(64 * D);
   norm_with_gates(report, "rms_norm_linear, with the gates, 1 session", x, z, 1);
   norm_with_gates(report, "rms_norm_linear, with the gates, 64 sessions", x, z, 64);
+  const DeviceValues<float> logits(64 * vocabulary);
+  report.add("soft cap of the logits, 64 sessions",
+             bench::seconds([&](auto& s) { cuda::soft_cap<SoftCap<30.0>, float>(s, logits.rows(vocabulary)); }));
+}
+
+/// Of the up-projection; several of them in turn, so that none waits in the cache for its next token.
+template <class Format>
+void quantized_weights(Report& report, const std::string& name) {
+  constexpr Index matrices = 4, codes_of_one = F * Format::row_bytes(D), scales_of_one = F * Format::groups(D);
+  const DeviceValues<bf16> codes(matrices * codes_of_one / 2), scales(matrices * scales_of_one), x(16 * D), y(16 * F);
+  const auto codes_of = [&](Index i) { return reinterpret_cast<const std::uint8_t*>(codes.data()) + i * codes_of_one; };
+  Index matrix = 0;
+  for (const Index rows : {1, 16}) {
+    report.add("up-projection, " + name + ", " + std::to_string(rows) + (rows == 1 ? " session" : " sessions"),
+               bench::seconds([&](auto& s) {
+                 const cuda::QuantizedTerm<bf16> terms[] = {
+                     {codes_of(matrix), scales.data() + matrix * scales_of_one, nullptr, F, y.data(), F}};
+                 cuda::quantized_linear<Format, bf16, bf16>(s, MatrixView<const bf16>(x.data(), rows, D), terms);
+                 matrix = (matrix + 1) % matrices;
+               }));
+  }
+  const DeviceValues<bf16> weights(F * D);
+  report.add("dequantise the up-projection, " + name + " to bf16", bench::seconds([&](auto& s) {
+               cuda::dequantize<Format>(s, codes_of(matrix), scales.data() + matrix * scales_of_one, F, D,
+                                        weights.data());
+               matrix = (matrix + 1) % matrices;
+             }));
 }
 
 void optimizer(Report& report, Index count) {
@@ -274,6 +325,9 @@ void measure(bool small) {
   rows_backward(report, sequences * length);
   report.begin(work_of_7b::of_tokens());
   token_by_token(report, small);
+  report.begin(work_of_7b::of_quantized_weights());
+  quantized_weights<xlstm::int8>(report, "int8");
+  quantized_weights<xlstm::int4>(report, "int4");
   report.begin(work_of_7b::of_parameters(static_cast<double>(parameters)));
   optimizer(report, parameters);
   std::printf("],\n \"chunkwise\": [");

@@ -57,8 +57,10 @@ inline std::vector<KernelWork> of_texts(double sequences, double length) {
   const double L = cuda::MLSTMChunkwiseTuning::chunk_size, chunks = sequences * length / L;
   const double states = half * chunks * H * Q * V;
   const double q = half * rows * H * Q, v = half * rows * width, gates = single * rows * H;
-  const double with_state = 2 * rows * H * Q * V;                  // products k vᵀ, or with C
-  const double inside = rows * H * (L + 1) / 2 * (2 * Q + 2 * V);  // q·k and P·v, up to the token itself
+  const double with_state = 2 * rows * H * Q * V;  // products k vᵀ, or with C
+  const double pairs = rows * H * (L + 1) / 2;     // of a token and one that it looks at, itself too
+  const double inside = pairs * (2 * Q + 2 * V);   // q·k and P·v
+  const double sums = 2 * gates;                   // a double for each token of a head
   return {
       {"embed", plus(elements(rows, D, 1, 1, 0), 4 * rows)},
       {"rms_norm", plus(elements(rows, D, 1, 1, 4), single * rows)},
@@ -68,7 +70,16 @@ inline std::vector<KernelWork> of_texts(double sequences, double length) {
       {"add", elements(rows, D, 2, 1, 1)},
       {"mLSTM: gate scan", {5 * gates, 30 * rows * H}},
       {"mLSTM: chunk states", {q + v + states + gates, states, with_state}},
-      {"mLSTM: chunk outputs", {2 * q + 2 * v + states + 3 * gates, 6 * rows * H * (L + 1) / 2, with_state + inside}},
+      {"mLSTM: chunk outputs", {2 * q + 2 * v + states + 3 * gates, 6 * pairs, with_state + inside}},
+      {"mLSTM backward: token gradients", {2 * v + 8 * gates, 2 * rows * width}},
+      {"mLSTM backward: states", {q + v + 2 * states + 2 * gates, 2 * states, with_state}},
+      {"mLSTM backward: δq",
+       {3 * q + 2 * v + states + 5 * gates + 2 * sums, 8 * pairs, with_state + inside + pairs * 2 * Q}},
+      {"mLSTM backward: δk",
+       {3 * q + 2 * v + states + 5 * gates + 3 * sums, 8 * pairs, with_state + inside + pairs * 2 * Q}},
+      {"mLSTM backward: δv", {2 * q + 2 * v + states + 3 * gates, 4 * pairs, with_state + inside}},
+      {"mLSTM backward: gates", {4 * gates + 5 * sums, 40 * rows * H}},
+      {"copies of the first states", {2 * single * sequences * state, 0}},
       {"rms_norm_backward", elements(rows, D, 2, 1, 12)},
       {"gated_multihead_norm_backward", plus(elements(rows, width, 3, 2, 25), 2 * single * rows * H)},
       {"swiglu_backward", elements(rows, F, 3, 2, 12)},
@@ -83,6 +94,9 @@ inline std::vector<KernelWork> of_tokens() {
           {"mLSTM step, 8 sessions", step(8)},
           {"mLSTM step, 64 sessions", step(64)},
           {"swiglu, 64 sessions", elements(64, F, 2, 1, 6)},
+          {"soft cap of the logits, 64 sessions", {64 * vocabulary * 2 * single, 64 * vocabulary * 4}},
+          {"scores of the next token", {vocabulary * (3 * single + 1), vocabulary}},
+          {"draw of the next token", {vocabulary * 2 * single, 12 * vocabulary}},
           {"rms_norm_linear, with the gates, 1 session", norm_with_gates(1)},
           {"rms_norm_linear, with the gates, 64 sessions", norm_with_gates(64)}};
 }
@@ -107,7 +121,8 @@ inline std::vector<KernelWork> of_quantized_weights() {
           {"all, int8, 1 session", all_weights(1, 8.125, 8.125)},
           {"all, int4 (head int8), 1 session", all_weights(1, 4.5, 8.125)},
           {"all, bf16, 1 session", all_weights(1, 16, 16)},
-          {"dequantise the up-projection, int8 to bf16", {F * D * (8.125 / 8 + half), F * D}}};
+          {"dequantise the up-projection, int8 to bf16", {F * D * (8.125 / 8 + half), F * D}},
+          {"dequantise the up-projection, int4 to bf16", {F * D * (4.5 / 8 + half), F * D}}};
 }
 
 inline std::vector<KernelWork> of_parameters(double count) {

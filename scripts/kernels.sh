@@ -6,6 +6,8 @@
 # there is none, says so.
 #
 #   scripts/kernels.sh [FOLDER [ARCHITECTURE...]]     FOLDER keeps what is made (default: build/cuda)
+#
+# FOLDER/kernels.md is the same table for readers; docs/cuda-kernels.md is a copy of it, for all three architectures.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=${1:-build/cuda}
@@ -25,7 +27,8 @@ for architecture in "${architectures[@]}"; do
   of_architecture=("${includes[@]}" "-DXLSTM_ARCHITECTURE=${number%%[a-z]*}")
   "${CXX:-g++}" -std=c++20 -x c++ "${of_architecture[@]}" tests/cuda/kernels.cu -o "$folder/list_kernels"
   "$folder/list_kernels" >"$folder/kernels-$architecture.tsv"
-  "$nvcc" -std=c++20 -arch="$architecture" --expt-relaxed-constexpr -Werror all-warnings \
+  # Not -arch: for sm_90a and its like that compiles everything for sm_90, too.
+  "$nvcc" -std=c++20 -gencode "arch=compute_${architecture#sm_},code=$architecture" --expt-relaxed-constexpr -Werror all-warnings \
     -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow -Xptxas -v "${of_architecture[@]}" \
     -c tests/cuda/kernels.cu -o "$folder/kernels-$architecture.o" >"$folder/$architecture.log" 2>&1 || {
     cat "$folder/$architecture.log"
@@ -68,8 +71,20 @@ fi
 
 # The assembler's report of one architecture after the other, beside the list of kernels.
 status=0
+document=$folder/kernels.md
+cat >"$document" <<END
+# Every kernel on a GPU: registers, shared memory, occupancy
+
+What \`scripts/kernels.sh\` prints of $("$nvcc" --version | grep -o 'release [0-9.]*, V[0-9.]*' | sed 's/.*V/nvcc /'), and writes to \`build/cuda/kernels.md\`, of which this file is a copy. Kernels
+and their template arguments are those of \`tests/cuda/kernels.hpp\`, at the sizes of the 7B or the nearest that shows
+another path. Spilt: bytes of registers' values that a thread stores to memory; \`tests/cuda/spills.txt\` lists those
+that may. Shared: bytes of a block. Occupancy: how much of a multiprocessor's threads registers and shared memory leave
+it; a kernel on tensor cores that has much of its matrices in registers needs little. Cell is
+\`MLSTMCell<8, 256, 512>\`, OwnCell the same with gates of a program's own; numbers behind types are vectors' widths; sm_90
+and sm_100 behind a kernel are that architecture's sizes (\`mlstm_chunkwise_tuning.hpp\`), else those of sm_80.
+END
 for architecture in "${architectures[@]}"; do
-  c++filt <"$folder/$architecture.log" | awk -v architecture="$architecture" -F '\t' '
+  c++filt <"$folder/$architecture.log" | awk -v architecture="$architecture" -v document="$document" -F '\t' '
     function least(a, b) { return a < b ? a : b }
     FILENAME == ARGV[1] { if ($0 !~ /^#/ && NF) { split($0, word, " "); allowed[word[1] " " substr($0, length(word[1] " " word[2]) + 2)] = word[2] } next }
     FILENAME == ARGV[2] { threads[$1] = $2; shared[$1] = $3; order[++kernels] = $1; next }
@@ -83,6 +98,8 @@ for architecture in "${architectures[@]}"; do
     END {
       memory = architecture == "sm_80" ? 164 : 228  # KiB of a multiprocessor; each block takes one more (tuning guides)
       printf "\n%s: registers, spilt bytes, threads, shared bytes, occupancy\n", architecture
+      printf "\n## %s\n\n| kernel | registers | spilt | threads | shared | occupancy |\n|---|---:|---:|---:|---:|---:|\n", \
+        architecture >>document
       for (i = 1; i <= kernels; ++i) {
         kernel = order[i]
         name = kernel
@@ -99,6 +116,8 @@ for architecture in "${architectures[@]}"; do
         blocks = least(blocks, int(memory * 1024 / (shared[kernel] + 1024)))
         printf "%4d %5d %5d %7d %4d%%  %s\n", registers[kernel], spills[kernel], threads[kernel], shared[kernel], \
           100 * blocks * warps / 64, name
+        printf "| `%s` | %d | %s | %d | %d | %d %% |\n", name, registers[kernel], \
+          (spills[kernel] + 0 == 0 ? "" : spills[kernel]), threads[kernel], shared[kernel], 100 * blocks * warps / 64 >>document
         if (spills[kernel] > allowed[architecture " " name] + 0) {
           print "It spills registers; tests/cuda/spills.txt does not allow so much."
           wrong = 1
@@ -107,4 +126,15 @@ for architecture in "${architectures[@]}"; do
       exit wrong
     }' tests/cuda/spills.txt "$folder/kernels-$architecture.tsv" - || status=1
 done
+# Names shorter: the cell of the 7B, enumerators, and no tuning but that of another architecture than sm_80.
+sed -i -E '/^\| `/ {
+  s/MLSTMCell<8l, 256l, 512l, MLSTMPolicy>/Cell/; s/MLSTMCell<8l, 256l, 512l, tests::OwnPolicy>/OwnCell/
+  s/\(double\)\[403e000000000000\]/30/; s/\(NormKind\)0/rms/; s/\(NormKind\)1/centred/; s/\(NormKind\)2/gated/
+  s/\(GradientOf\)0/query/; s/\(GradientOf\)1/key/; s/\(GradientOf\)2/value/
+  s/([0-9])l([,>])/\1\2/g; s/, [A-Za-z]+Tuning([0-9]+)>`/> sm_\1`/; s/, [A-Za-z]+Tuning>/>/
+  s/tests:://; s/Kernel([<`])/\1/; s/> >/>>/
+}' "$document"
+if [ "${architectures[*]}" = "sm_80 sm_90a sm_100" ] && ! cmp -s "$document" docs/cuda-kernels.md; then
+  printf '\ndocs/cuda-kernels.md is not what this nvcc says: cp %s docs/cuda-kernels.md\n' "$document"
+fi
 exit $status
