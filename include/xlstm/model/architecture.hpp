@@ -77,7 +77,7 @@ template <ModelConfig c>
 using ConfiguredBlock = Sequential<
     Residual<Named<"norm_mlstm", RMSNorm<c.embedding_dim, c.use_bias, c.norm_eps>>,
              Named<"mlstm_layer", MLSTMLayer<c.embedding_dim, Heads<c.num_heads, c.qk_head_dim(), c.v_head_dim()>,
-                                             ConfiguredPolicy<c>>>>,
+                                             ConfiguredPolicy<value_of(c)>>>>,
     Residual<Named<"norm_ffn", RMSNorm<c.embedding_dim, c.use_bias, c.norm_eps>>,
              Named<"ffn", SwiGLU<c.embedding_dim, c.ffn_dim(), c.use_bias>>>>;
 

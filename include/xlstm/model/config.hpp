@@ -52,4 +52,8 @@ struct ModelConfig {
   }
 };
 
+/// c, as an expression: `Network<value_of(c)>` where c is a template's parameter. For a bare parameter nvcc 13.0 may
+/// hand the host's compiler a name that it declares nowhere (__T0); of an expression it writes the value.
+constexpr ModelConfig value_of(const ModelConfig& c) { return c; }
+
 }  // namespace xlstm

@@ -330,6 +330,6 @@ class Model {
 /// The published architecture of a configuration on a backend:
 /// `xlstm::LanguageModel<xlstm::presets::xlstm_7b, xlstm::cpu::Backend<xlstm::bf16>>`.
 template <ModelConfig config, class B = cpu::Backend<float>>
-using LanguageModel = Model<Network<config>, B>;
+using LanguageModel = Model<Network<value_of(config)>, B>;
 
 }  // namespace xlstm
