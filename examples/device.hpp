@@ -17,6 +17,19 @@
 /// What --device says in every program that has it.
 inline constexpr std::string_view device_help = "where to compute: cpu (the default), cuda or cuda:N, the Nth GPU";
 
+#if defined(XLSTM_CUDA_WEIGHTS)
+/// Whether this program was compiled for weights of that name on a GPU (CMake's XLSTM_CUDA_WEIGHTS, with blanks).
+constexpr bool known_on_gpu(std::string_view weights) {
+  std::string_view rest = XLSTM_CUDA_WEIGHTS;
+  while (!rest.empty()) {
+    const std::string_view word = rest.substr(0, rest.find(' '));
+    if (word == weights) return true;
+    rest.remove_prefix(word.size() < rest.size() ? word.size() + 1 : word.size());
+  }
+  return false;
+}
+#endif
+
 /// --device: the number of a GPU, or none for the CPU. UsageError for anything else; Error where this program knows no
 /// GPU.
 inline std::optional<int> gpu(const command_line::Arguments& arguments) {

@@ -90,6 +90,16 @@ struct Options {
   Index chunk_size;  // 0: the model's
 };
 
+// On the backend's threads, if it has some.
+template <class Backend, class F>
+void for_each_row(Backend& backend, Index rows, const F& f) {
+  if constexpr (requires { backend.threads(); }) {
+    backend.threads().parallel_for(rows, f);
+  } else {
+    xlstm::SerialExecutor().parallel_for(rows, f);
+  }
+}
+
 // Scores a sequence from an empty state in slices, which bound the memory; the state goes from one to the next.
 template <class Model>
 void score(const Model& model, const Options& options, Index number, Sequence& sequence,
@@ -116,11 +126,7 @@ void score(const Model& model, const Options& options, Index number, Sequence& s
         nll[static_cast<std::size_t>(r)] = negative_log_likelihood(logits.row(r), Model::vocab_size,
                                                                    tokens[static_cast<std::size_t>(position + r + 1)]);
       };
-      if constexpr (requires { lease->threads(); }) {
-        lease->threads().parallel_for(rows, score_row);
-      } else {
-        xlstm::SerialExecutor().parallel_for(rows, score_row);
-      }
+      for_each_row(*lease, rows, score_row);
       for (const double x : nll) sequence.nll += x;
       if (logits_file == nullptr) return;
       for (Index r = 0; r < logits.rows(); ++r) {

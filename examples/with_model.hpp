@@ -56,15 +56,20 @@ void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoin
   }
   const auto run = [&]<xlstm::ModelConfig config>() {
 #if defined(XLSTM_WITH_CUDA)
-    const auto run_on_gpu = [&]<class W>() {
-      using Model = xlstm::LanguageModel<config, xlstm::cuda::Backend<W>>;
-      use(Model::load(checkpoint, {.device = *device}));
+    const auto run_on_gpu = [&]<class W, bool known>() {
+      if constexpr (known) {
+        using Model = xlstm::LanguageModel<config, xlstm::cuda::Backend<W>>;
+        use(Model::load(checkpoint, {.device = *device}));
+      } else {
+        xlstm::fail("this program was not compiled for weights in ", type, " on a GPU, expected one of ",
+                    XLSTM_CUDA_WEIGHTS, " (--weights); compile again: cmake -S . -B build -DXLSTM_CUDA_WEIGHTS=", type);
+      }
     };
-    if (device && type == "f32") return run_on_gpu.template operator()<float>();
-    if (device && type == "bf16") return run_on_gpu.template operator()<xlstm::bf16>();
-    if (device && type == "int8") return run_on_gpu.template operator()<xlstm::int8>();
-    if (device && type == "int4") return run_on_gpu.template operator()<xlstm::int4>();
-    if (device) return run_on_gpu.template operator()<xlstm::f16>();
+    if (device && type == "f32") return run_on_gpu.template operator()<float, known_on_gpu("f32")>();
+    if (device && type == "f16") return run_on_gpu.template operator()<xlstm::f16, known_on_gpu("f16")>();
+    if (device && type == "bf16") return run_on_gpu.template operator()<xlstm::bf16, known_on_gpu("bf16")>();
+    if (device && type == "int8") return run_on_gpu.template operator()<xlstm::int8, known_on_gpu("int8")>();
+    if (device) return run_on_gpu.template operator()<xlstm::int4, known_on_gpu("int4")>();
 #endif
     const auto run_with = [&]<class W, class Activations = xlstm::cpu::FloatActivations>() {
       using Model = xlstm::LanguageModel<config, xlstm::cpu::Backend<W, Activations>>;
