@@ -3,55 +3,20 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "catch.hpp"
-#include "device.hpp"
-#include "xlstm/core/random.hpp"
+#include "cell_sequences.hpp"
 #include "xlstm/reference/mlstm_recurrent.hpp"
 
-using xlstm::bf16;
-using xlstm::f16;
-using xlstm::Index;
-using xlstm::Run;
-using xlstm::StateSlots;
-using xlstm::tests::DeviceVector;
+using namespace cell_sequences;
 
 namespace {
 
 namespace cuda = xlstm::cuda;
 
-constexpr double infinite = std::numeric_limits<double>::infinity();
-constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
-
-struct SigmoidPolicy : xlstm::MLSTMPolicy {
-  using InputGate = xlstm::SigmoidInputGate;
-  using GateCap = xlstm::NoSoftCap;
-};
 struct PlainPolicy : xlstm::MLSTMPolicy {
   using Normalizer = xlstm::NoNormalizer;
-};
-/// Tiles that small shapes need several of.
-struct SmallTiles : cuda::MLSTMChunkwiseTuning {
-  static constexpr int gate_threads = 32;
-  static constexpr int state_threads = 64;
-  static constexpr int state_row_tiles = 1;
-  static constexpr int state_columns = 16;
-  static constexpr int state_tokens = 16;
-  static constexpr int output_threads = 32;
-  static constexpr int output_columns = 32;
-  static constexpr int output_keys = 32;
-  static constexpr int output_depth = 16;
-};
-
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-
-struct Gates {
-  double igate_mean = 0;
-  double igate_deviation = 8;
-  double fgate_mean = 3;
-  double fgate_deviation = 8;
 };
 /// Of h relative to what its terms' rounding explains, of the states relative to their largest value.
 struct Errors {
@@ -63,7 +28,10 @@ struct Errors {
 
 /// Sequences on the device, and beside them in double, token by token.
 template <class Cell, class T, class H, class Tuning = cuda::MLSTMChunkwiseTuning>
-class Sequences {
+class Sequences : public CellSequences<Cell, T> {
+  using Base = CellSequences<Cell, T>;
+  using Base::offset, Base::size, Base::run_, Base::random_, Base::q_, Base::k_, Base::v_, Base::igate_, Base::fgate_,
+      Base::state_;
   struct Policy : xlstm::MLSTMPolicy {
     using InputGate = typename Cell::InputGate;
     using GateCap = typename Cell::GateCap;
@@ -73,58 +41,38 @@ class Sequences {
   };
 
  public:
-  Sequences(Index sequences, Index length, std::uint64_t seed, const Gates& gates = {})
-      : run_{.sequences = sequences, .length = length}, random_(seed), stream_(seed) {
-    q_ = normals<T>(Cell::qk_width, 0, 1);
-    k_ = normals<T>(Cell::qk_width, 0, 1);
-    v_ = normals<T>(Cell::v_width, 0, 1);
-    igate_ = normals<float>(Cell::heads, gates.igate_mean, gates.igate_deviation);
-    fgate_ = normals<float>(Cell::heads, gates.fgate_mean, gates.fgate_deviation);
-    found_.resize(at(sequences * size));
-    expected_.resize(found_.size());
-    for (Index b = 0; b < sequences; ++b) {
-      found_slots_.push_back(found_.data() + b * size);
-      expected_slots_.push_back(expected_.data() + b * size);
-    }
+  Sequences(Index sequences, Index length, std::uint64_t seed, const Gates& gates = {0, 8, 3, 8})
+      : Base(sequences, length, seed), stream_(seed), expected_(state_.size()) {
+    this->draw_gates(gates);
   }
 
-  void start_documents_at(const std::vector<Index>& tokens) {
-    starts_.assign(at(run_.rows()), 0);
-    for (const Index t : tokens) starts_[at(t)] = 1;
-  }
   /// A state as a few tokens might leave it.
   void begin_with_a_state() {
     for (Index b = 0; b < run_.sequences; ++b) {
       for (Index i = 0; i < Cell::state_size; ++i) {
         const double x =
             i >= Cell::m_offset ? (Cell::InputGate::stabilized ? 2 * random_.normal() : 0.0) : random_.normal();
-        found_[at(b * size + offset + i)] = static_cast<float>(x);
+        state_[at(b * size + offset + i)] = static_cast<float>(x);
         expected_[at(b * size + offset + i)] = static_cast<double>(static_cast<float>(x));
       }
     }
   }
-  /// Of sequence b, what a document that starts with its first token forgets.
-  void spoil_state(Index b) {
-    for (Index i = 0; i < Cell::state_size; ++i) found_[at(b * size + offset + i)] = not_a_number;
-  }
 
   Errors compare(Index chunk_size, bool with_state = true) {
-    run_.chunk_size = chunk_size;
-    run_.starts = starts_.empty() ? nullptr : starts_.data();
-    const Index rows = run_.rows();
+    const Run run = this->run(chunk_size);
+    const Index rows = run.rows();
     DeviceVector<H> h(at(rows * Cell::v_width), H(not_a_number));
-    const Index bytes = cuda::mlstm_chunkwise_bytes<Cell, T, Tuning>(run_);
-    DeviceVector<cuda::Vector<float, 4>> memory(at(bytes / 16),
-                                                {{not_a_number, not_a_number, not_a_number, not_a_number}});
-    const StateSlots<float> state{with_state ? found_slots_.data() : nullptr, offset};
-    cuda::mlstm_chunkwise<Cell, T, float, H, Tuning>(stream_, run_, {q_.data(), rows}, {k_.data(), rows},
-                                                     {v_.data(), rows}, {igate_.data(), rows}, {fgate_.data(), rows},
-                                                     state, {h.data(), rows}, memory.data());
+    auto memory = device_memory(cuda::mlstm_chunkwise_bytes<Cell, T, Tuning>(run));
+    auto slots = Base::template slots<DeviceVector<float*>>(state_);
+    const auto in = this->input();
+    cuda::mlstm_chunkwise<Cell, T, float, H, Tuning>(stream_, run, in.q, in.k, in.v, in.igate, in.fgate,
+                                                     {with_state ? slots.data() : nullptr, offset}, {h.data(), rows},
+                                                     memory.data());
 
     Errors errors{error_of_h(h, with_state), 0, 0, 0};
     for (Index b = 0; with_state && b < run_.sequences; ++b) {
-      const float* found = found_slots_[at(b)] + offset;
-      const double* expected = expected_slots_[at(b)] + offset;
+      const float* found = state_.data() + b * size + offset;
+      const double* expected = expected_.data() + b * size + offset;
       errors.c = std::max(errors.c, difference(found, expected, Cell::c_size));
       errors.n = std::max(errors.n, difference(found + Cell::n_offset, expected + Cell::n_offset, Cell::qk_width));
       errors.m = std::max(errors.m, difference(found + Cell::m_offset, expected + Cell::m_offset, Cell::heads));
@@ -133,20 +81,11 @@ class Sequences {
   }
 
  private:
-  static constexpr Index offset = 3;  // a module's state begins anywhere
-  static constexpr Index size = offset + Cell::state_size;
-
-  template <class U>
-  DeviceVector<U> normals(Index width, double mean, double deviation) {
-    DeviceVector<U> all;
-    for (Index i = 0; i < run_.rows() * width; ++i) all.push_back(U(mean + deviation * random_.normal()));
-    return all;
-  }
   /// h of the reference, from the inputs or from their absolute values; `state` is advanced.
   template <class C>
   std::vector<double> reference(std::vector<double> v, std::vector<double>& state, bool absolute) const {
-    auto q = wide(q_), k = wide(k_);
-    const auto igate = wide(igate_), fgate = wide(fgate_);
+    auto q = in<double>(q_), k = in<double>(k_);
+    const auto igate = in<double>(igate_), fgate = in<double>(fgate_);
     if (absolute) {
       for (auto* values : {&q, &k, &v}) make_absolute(*values, 0, static_cast<Index>(values->size()));
     }
@@ -157,9 +96,9 @@ class Sequences {
     }
     const Index rows = run_.rows();
     std::vector<double> h(at(rows * C::v_width));
-    const xlstm::MLSTMInput<const double, C> in{
+    const xlstm::MLSTMInput<const double, C> input{
         {q.data(), rows}, {k.data(), rows}, {v.data(), rows}, {igate.data(), rows}, {fgate.data(), rows}};
-    xlstm::reference::mlstm_recurrent<C, double>(run_, in, {slots.data(), offset}, {h.data(), rows});
+    xlstm::reference::mlstm_recurrent<C, double>(this->run(), input, {slots.data(), offset}, {h.data(), rows});
     return h;
   }
   /// The largest of |Δh| / ((A + |h| S) / d): with A and S what the sums that are h's numerator and denominator come to
@@ -178,7 +117,7 @@ class Sequences {
     }
     REQUIRE((with_state || std::all_of(expected_.begin(), expected_.end(), [](double x) { return x == 0; })));
     auto state = expected_, state_of_ones = of_ones, absolute_of_ones = of_ones;
-    const auto v = wide(v_);
+    const auto v = in<double>(v_);
     const std::vector<double> ones(at(run_.rows() * Cell::heads), 1.0);
     const auto terms = reference<Plain>(v, state, true);
     const auto weights = reference<PlainOnes>(ones, absolute_of_ones, true);
@@ -202,32 +141,9 @@ class Sequences {
   static void make_absolute(std::vector<double>& x, Index first, Index count) {
     for (Index i = first; i < first + count; ++i) x[at(i)] = std::abs(x[at(i)]);
   }
-  template <class U>
-  static std::vector<double> wide(const DeviceVector<U>& x) {
-    return std::vector<double>(x.begin(), x.end());
-  }
-  template <class U>
-  static double difference(const U* found, const double* expected, Index count) {
-    double worst = 0;
-    double largest = 1e-30;
-    for (Index i = 0; i < count; ++i) {
-      const double d = std::abs(static_cast<double>(float{found[i]}) - expected[i]);
-      worst = std::isnan(d) ? infinite : std::max(worst, d);
-      largest = std::max(largest, std::abs(expected[i]));
-    }
-    return worst / largest;
-  }
 
-  Run run_;
-  xlstm::Random random_;
   xlstm::tests::DeviceStream stream_;
-  DeviceVector<T> q_, k_, v_;
-  DeviceVector<float> igate_, fgate_;
-  DeviceVector<std::uint8_t> starts_;
-  DeviceVector<float> found_;
   std::vector<double> expected_;
-  DeviceVector<float*> found_slots_;
-  std::vector<double*> expected_slots_;
 };
 
 /// What is allowed. 16 bits: P, the weighted keys and the states are rounded to T once each, to nearest, and so is h.

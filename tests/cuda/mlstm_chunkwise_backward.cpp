@@ -8,58 +8,18 @@
 #include <vector>
 
 #include "catch.hpp"
-#include "device.hpp"
+#include "cell_sequences.hpp"
 #include "own_policy.hpp"
-#include "xlstm/core/random.hpp"
 #include "xlstm/reference/mlstm_backward.hpp"
 
-using xlstm::bf16;
-using xlstm::f16;
-using xlstm::Index;
-using xlstm::Run;
-using xlstm::StateSlots;
-using xlstm::tests::DeviceVector;
+using namespace cell_sequences;
 
 namespace {
 
 namespace cuda = xlstm::cuda;
 
-constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
-
-struct SigmoidPolicy : xlstm::MLSTMPolicy {
-  using InputGate = xlstm::SigmoidInputGate;
-  using GateCap = xlstm::NoSoftCap;
-};
-struct SigmoidPlainPolicy : SigmoidPolicy {
-  using Normalizer = xlstm::NoNormalizer;
-};
 struct WithoutDenominator : xlstm::MLSTMPolicy {
   static constexpr bool denominator_gradient = false;
-};
-/// Tiles that small shapes need several of.
-struct SmallTiles : cuda::MLSTMChunkwiseTuning {
-  static constexpr int gate_threads = 32;
-  static constexpr int state_threads = 64;
-  static constexpr int state_row_tiles = 1;
-  static constexpr int state_columns = 16;
-  static constexpr int state_tokens = 16;
-  static constexpr int output_threads = 32;
-  static constexpr int output_columns = 32;
-  static constexpr int output_keys = 32;
-  static constexpr int output_depth = 16;
-  static constexpr int gradient_threads = 32;
-  static constexpr int gradient_columns = 16;
-  static constexpr int gradient_others = 16;
-  static constexpr int gradient_depth = 16;
-};
-
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-
-struct Gates {
-  double igate_mean = 0;
-  double igate_deviation = 2;
-  double fgate_mean = 3;
-  double fgate_deviation = 2;
 };
 /// Largest errors over largest values.
 struct Errors {
@@ -68,24 +28,18 @@ struct Errors {
 
 /// Sequences on the device, and beside them in double, token by token.
 template <class Cell, class T, class Tuning = cuda::MLSTMChunkwiseTuning>
-class Sequences {
+class Sequences : public CellSequences<Cell, T> {
+  using Base = CellSequences<Cell, T>;
+  using Base::offset, Base::size, Base::run_, Base::random_, Base::q_, Base::k_, Base::v_, Base::igate_, Base::fgate_,
+      Base::state_;
+
  public:
-  Sequences(Index sequences, Index length, std::uint64_t seed, const Gates& gates = {})
-      : run_{.sequences = sequences, .length = length}, random_(seed), seed_(seed) {
-    q_ = normals<T>(Cell::qk_width, 0, 1);
-    k_ = normals<T>(Cell::qk_width, 0, 1);
-    v_ = normals<T>(Cell::v_width, 0, 1);
-    dh_ = normals<T>(Cell::v_width, 0, 1);
-    igate_ = normals<float>(Cell::heads, gates.igate_mean, gates.igate_deviation);
-    fgate_ = normals<float>(Cell::heads, gates.fgate_mean, gates.fgate_deviation);
-    state_.resize(at(sequences * size));
-    dstate_.resize(at(sequences * size));
+  Sequences(Index sequences, Index length, std::uint64_t seed, const Gates& gates = {0, 2, 3, 2})
+      : Base(sequences, length, seed), seed_(seed), dstate_(state_.size()) {
+    dh_ = this->template rows_of<T>(Cell::v_width);
+    this->draw_gates(gates);
   }
 
-  void start_documents_at(const std::vector<Index>& tokens) {
-    starts_.assign(at(run_.rows()), 0);
-    for (const Index t : tokens) starts_[at(t)] = 1;
-  }
   /// A state as a few tokens might leave it, and a gradient of the last one.
   void with_states() {
     has_states_ = true;
@@ -100,7 +54,7 @@ class Sequences {
   }
   /// Of sequence b, what a document that starts with its first token forgets.
   void spoil_state(Index b) {
-    for (Index i = 0; i < Cell::state_size; ++i) state_[at(b * size + offset + i)] = not_a_number;
+    Base::spoil_state(b);
     spoilt_ = b;
   }
 
@@ -108,10 +62,9 @@ class Sequences {
   /// denominator cancels them, as it does where h is one value, the error is theirs: δh·h has that of h, which is
   /// rounded to T.
   Errors compare(Index chunk_size, bool of_terms = false) {
-    run_.chunk_size = chunk_size;
-    run_.starts = starts_.empty() ? nullptr : starts_.data();
-    const Gradients found = on_device();
-    const Gradients again = on_device();
+    const Run run = this->run(chunk_size);
+    const Gradients found = on_device(run);
+    const Gradients again = on_device(run);
     for (std::size_t i = 0; i < found.size(); ++i) REQUIRE(same_bits(found[i], again[i]));
 
     const Gradients expected = reference<Cell>();
@@ -132,15 +85,6 @@ class Sequences {
   }
 
  private:
-  static constexpr Index offset = 3;  // a module's state begins anywhere
-  static constexpr Index size = offset + Cell::state_size;
-
-  template <class U>
-  DeviceVector<U> normals(Index width, double mean, double deviation) {
-    DeviceVector<U> all;
-    for (Index i = 0; i < run_.rows() * width; ++i) all.push_back(U(mean + deviation * random_.normal()));
-    return all;
-  }
   /// δq, δk, δv, δĩ, δf̃, and of the first states δC and δn.
   using Gradients = std::array<std::vector<double>, 7>;
   /// What the gradient is without what goes through the denominator.
@@ -155,17 +99,13 @@ class Sequences {
     auto state = in<U>(state_);
     if (spoilt_ >= 0) std::fill_n(state.begin() + spoilt_ * size, size, U{});
     auto dstate = in<U>(dstate_);
-    std::vector<const U*> state_slots;
-    std::vector<U*> dstate_slots;
-    for (Index b = 0; b < run_.sequences; ++b) {
-      state_slots.push_back(state.data() + b * size);
-      dstate_slots.push_back(dstate.data() + b * size);
-    }
+    const auto state_slots = Base::template slots<std::vector<const U*>>(state);
+    const auto dstate_slots = Base::template slots<std::vector<U*>>(dstate);
     const auto q = in<U>(q_), k = in<U>(k_), v = in<U>(v_), dh = in<U>(dh_);
     const auto igate = in<U>(igate_), fgate = in<U>(fgate_);
     std::vector<U> dq(q.size()), dk(k.size()), dv(v.size()), di(igate.size()), df(fgate.size());
     xlstm::reference::mlstm_backward<C, U>(
-        run_, {{q.data(), rows}, {k.data(), rows}, {v.data(), rows}, {igate.data(), rows}, {fgate.data(), rows}},
+        this->run(), {{q.data(), rows}, {k.data(), rows}, {v.data(), rows}, {igate.data(), rows}, {fgate.data(), rows}},
         {has_states_ ? state_slots.data() : nullptr, offset}, {dh.data(), rows},
         {{dq.data(), rows}, {dk.data(), rows}, {dv.data(), rows}, {di.data(), rows}, {df.data(), rows}},
         {has_states_ ? dstate_slots.data() : nullptr, offset});
@@ -189,33 +129,29 @@ class Sequences {
   }
 
   /// Every array that is written is no number before.
-  Gradients on_device() {
+  Gradients on_device(const Run& run) {
     const Index rows = run_.rows();
     auto dstate = dstate_;
     xlstm::tests::DeviceStream stream(seed_++);
     auto last_state = state_;
-    DeviceVector<float*> state_slots, last_slots, dstate_slots;
-    for (Index b = 0; b < run_.sequences; ++b) {
-      state_slots.push_back(state_.data() + b * size);
-      last_slots.push_back(last_state.data() + b * size);
-      dstate_slots.push_back(dstate.data() + b * size);
-    }
+    auto state_slots = Base::template slots<DeviceVector<float*>>(state_);
+    auto last_slots = Base::template slots<DeviceVector<float*>>(last_state);
+    auto dstate_slots = Base::template slots<DeviceVector<float*>>(dstate);
     DeviceVector<T> h(v_.size()), dq(q_.size(), T(not_a_number)), dk = dq, dv(v_.size(), T(not_a_number));
     DeviceVector<float> di(igate_.size(), not_a_number), df = di, inverse = di, sign = di;
     const cuda::MLSTMDenominators denominators{inverse.data(), sign.data()};
     const auto before = state_;
+    const auto input = this->input();
     {
-      auto memory = device_memory(cuda::mlstm_chunkwise_bytes<Cell, T, Tuning>(run_));
-      cuda::mlstm_chunkwise<Cell, T, float, T, Tuning>(stream, run_, {q_.data(), rows}, {k_.data(), rows},
-                                                       {v_.data(), rows}, {igate_.data(), rows}, {fgate_.data(), rows},
+      auto memory = device_memory(cuda::mlstm_chunkwise_bytes<Cell, T, Tuning>(run));
+      cuda::mlstm_chunkwise<Cell, T, float, T, Tuning>(stream, run, input.q, input.k, input.v, input.igate, input.fgate,
                                                        {has_states_ ? last_slots.data() : nullptr, offset},
                                                        {h.data(), rows}, memory.data(), denominators);
     }
-    auto memory = device_memory(cuda::mlstm_chunkwise_backward_bytes<Cell, T, Tuning>(run_));
+    auto memory = device_memory(cuda::mlstm_chunkwise_backward_bytes<Cell, T, Tuning>(run));
     cuda::mlstm_chunkwise_backward<Cell, T, float, Tuning>(
-        stream, run_,
-        {{q_.data(), rows}, {k_.data(), rows}, {v_.data(), rows}, {igate_.data(), rows}, {fgate_.data(), rows}},
-        {has_states_ ? state_slots.data() : nullptr, offset}, {h.data(), rows}, denominators, {dh_.data(), rows},
+        stream, run, input, {has_states_ ? state_slots.data() : nullptr, offset}, {h.data(), rows}, denominators,
+        {dh_.data(), rows},
         {{dq.data(), rows}, {dk.data(), rows}, {dv.data(), rows}, {di.data(), rows}, {df.data(), rows}},
         {has_states_ ? dstate_slots.data() : nullptr, offset}, memory.data());
     for (std::size_t i = 0; i < before.size(); ++i) {  // it is only read
@@ -230,21 +166,6 @@ class Sequences {
             in<double>(df),
             part(first, 0, Cell::n_offset),
             part(first, Cell::n_offset, Cell::m_offset)};
-  }
-  static DeviceVector<cuda::Vector<float, 4>> device_memory(Index bytes) {
-    return DeviceVector<cuda::Vector<float, 4>>(at(bytes / 16),
-                                                {{not_a_number, not_a_number, not_a_number, not_a_number}});
-  }
-  template <class U, class Array>
-  static std::vector<U> in(const Array& x) {
-    std::vector<U> values;
-    for (const auto value : x) {
-      if constexpr (std::is_same_v<typename Array::value_type, double>)
-        values.push_back(static_cast<U>(value));
-      else
-        values.push_back(static_cast<U>(float{value}));
-    }
-    return values;
   }
   static bool same_bits(const std::vector<double>& x, const std::vector<double>& y) {
     return std::equal(x.begin(), x.end(), y.begin(), y.end(),
@@ -267,15 +188,11 @@ class Sequences {
     return worst / unit;
   }
 
-  Run run_;
-  xlstm::Random random_;
   std::uint64_t seed_;
   bool has_states_ = false;
   Index spoilt_ = -1;
-  DeviceVector<T> q_, k_, v_, dh_;
-  DeviceVector<float> igate_, fgate_;
-  DeviceVector<std::uint8_t> starts_;
-  DeviceVector<float> state_, dstate_;
+  DeviceVector<T> dh_;
+  DeviceVector<float> dstate_;
 };
 
 template <class T>
