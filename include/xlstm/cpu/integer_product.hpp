@@ -18,6 +18,7 @@
 #include "xlstm/core/view.hpp"
 #include "xlstm/cpu/int8_activations.hpp"
 #include "xlstm/cpu/quantized_rows.hpp"
+#include "xlstm/cpu/register_tile.hpp"
 #include "xlstm/cpu/simd.hpp"
 
 namespace xlstm::cpu {
@@ -200,26 +201,7 @@ void integer_tile(const std::uint8_t* x, const std::uint8_t* w, Index blocks, In
       }
     }
   }
-#pragma GCC unroll 2
-  for (Index j = 0; j < vectors; ++j) {
-    const Index first = j * simd::width;
-    const Index lanes = std::min<Index>(simd::width, count_n - first);
-    if (lanes <= 0) break;
-    const bool whole = lanes == simd::width;
-    const auto load = [&](const float* p) { return whole ? simd::load(p) : simd::load_partial(p, lanes); };
-    const simd::Floats begin = !add && initial != nullptr ? load(initial + first) : simd::zero();
-#pragma GCC unroll 16
-    for (Index i = 0; i < TileM; ++i) {
-      if (i >= count_m) break;
-      float* const to = c + i * stride + first;
-      const simd::Floats result = total[i][j] + (add ? load(to) : begin);
-      if (whole) {
-        simd::store(to, result);
-      } else {
-        simd::store_partial(to, result, lanes);
-      }
-    }
-  }
+  store_tile(total, c, stride, count_m, count_n, initial, add);
 }
 
 using IntegerTile = void (*)(const std::uint8_t*, const std::uint8_t*, Index, Index, float*, Index, Index, Index,
@@ -234,14 +216,11 @@ constexpr IntegerTile integer_tile_of(Index height) {
   return integer_tile<TileM>;
 }
 
-/// The height of tiles that pads m rows least; of those the largest.
+/// The height of tiles for m rows: low ones only where there are fewer.
 constexpr Index integer_tile_height(Index m) {
-  Index best = IntegerProductTuning::tile_m;
-  for (Index h = best - 1; h >= IntegerProductTuning::least_tile_m; --h) {
-    const bool tall = 4 * h >= 3 * IntegerProductTuning::tile_m || m < IntegerProductTuning::tile_m;
-    if (tall && round_up(m, h) < round_up(m, best)) best = h;
-  }
-  return best;
+  using Tuning = IntegerProductTuning;
+  const Index least = m < Tuning::tile_m ? Tuning::least_tile_m : ceil_div(3 * Tuning::tile_m, 4);
+  return tile_height(m, least, Tuning::tile_m);
 }
 
 }  // namespace detail

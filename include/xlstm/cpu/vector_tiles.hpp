@@ -8,6 +8,7 @@
 
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
+#include "xlstm/cpu/register_tile.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/storage.hpp"
 
@@ -43,13 +44,7 @@ struct VectorTilesOf {
   static constexpr Index b_size(Index depth, Index) { return tile_n * depth; }
 
   /// The height of tiles that pads m rows least.
-  static constexpr Index height(Index m) {
-    Index best = tile_m;
-    for (Index h = best - 1; h >= least_tile_m; --h) {
-      if (round_up(m, h) < round_up(m, best)) best = h;
-    }
-    return best;
-  }
+  static constexpr Index height(Index m) { return tile_height(m, least_tile_m, tile_m); }
 
   // ---- packing
 
@@ -176,26 +171,7 @@ struct VectorTilesOf {
         for (int j = 0; j < vectors; ++j) sum[i][j] = Arithmetic::multiply_add(of_a, v[j], sum[i][j]);
       }
     }
-#pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) {
-      const Index first = j * simd::width;
-      const Index lanes = std::min<Index>(simd::width, count_n - first);
-      if (lanes <= 0) break;
-      const bool whole = lanes == simd::width;
-      const auto load = [&](const float* p) { return whole ? simd::load(p) : simd::load_partial(p, lanes); };
-      const simd::Floats begin = !add && initial != nullptr ? load(initial + first) : simd::zero();
-#pragma GCC unroll 16
-      for (int i = 0; i < rows; ++i) {
-        if (i >= count_m) break;
-        float* to = c + i * stride + first;
-        const simd::Floats total = sum[i][j] + (add ? load(to) : begin);
-        if (whole) {
-          simd::store(to, total);
-        } else {
-          simd::store_partial(to, total, lanes);
-        }
-      }
-    }
+    store_tile(sum, c, stride, count_m, count_n, initial, add);
   }
 };
 
