@@ -62,7 +62,7 @@ void with_model(const command_line::Arguments& arguments, const xlstm::Checkpoin
         use(Model::load(checkpoint, {.device = *device}));
       } else {
         xlstm::fail("this program was not compiled for weights in ", type, " on a GPU, expected one of ",
-                    XLSTM_CUDA_WEIGHTS, " (--weights); compile again: cmake -S . -B build -DXLSTM_CUDA_WEIGHTS=", type);
+                    XLSTM_CUDA_WEIGHTS, " (--weights), or compile again with ", type, " in CMake's XLSTM_CUDA_WEIGHTS");
       }
     };
     if (device && type == "f32") return run_on_gpu.template operator()<float, known_on_gpu("f32")>();
