@@ -37,6 +37,11 @@ struct AmxTiles {
   static constexpr Index task_m = 128;        ///< the same where each thread has rows of its own
   static constexpr Index least_rows = 48;     ///< of C; below, packing B costs more than is gained
 
+  static constexpr Index block = 32;           ///< k of one instruction
+  static constexpr Index tile_size = 16 * 16;  ///< elements of a register
+  static constexpr Index a_parts = 3;
+  static constexpr Index a_step = a_parts * 2 * tile_size;  ///< a block of A
+
   using Element = std::uint32_t;  ///< of panels: a pair of bf16
   using Session = amx::Session;
   template <class B>
@@ -118,11 +123,56 @@ struct AmxTiles {
     return parts == 1 ? multiply<1> : parts == 2 ? multiply<2> : multiply<3>;
   }
 
+  /// Sums += a·b, of `blocks` blocks, 32 × 32 (or, without `lower`, of them the first 16 rows). Registers 0–3 are the
+  /// sums (of rows 0–15: 0, 1), 4 and 5 hold a part of A, 6 and 7 one of B; the order of the terms changes one operand
+  /// at a time.
+  template <Index Parts>
+  static void add_product(const Element* a, const Element* b, Index blocks, bool lower) {
+    constexpr Index row_bytes = 64;
+    amx::memory_fence();
+    const auto load_a = [&](Index part) {
+      _tile_loadd(4, a + 2 * part * tile_size, row_bytes);
+      if (lower) _tile_loadd(5, a + (2 * part + 1) * tile_size, row_bytes);
+    };
+    const auto load_b = [&](Index part) {
+      _tile_loadd(6, b + 2 * part * tile_size, row_bytes);
+      _tile_loadd(7, b + (2 * part + 1) * tile_size, row_bytes);
+    };
+    const auto multiply_add = [&] {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      if (!lower) return;
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    };
+    for (Index i = 0; i < blocks; ++i, a += a_step, b += Parts * 2 * tile_size) {
+      if constexpr (Parts == 3) {
+        load_a(0);
+        load_b(2);
+        multiply_add();
+        load_b(1);
+        multiply_add();
+        load_a(1);
+        multiply_add();
+      } else if constexpr (Parts == 2) {
+        load_a(0);
+        load_b(1);
+        multiply_add();
+        load_a(1);
+        multiply_add();
+      } else {
+        load_a(1);
+      }
+      load_b(0);
+      multiply_add();
+      load_a(2);
+      multiply_add();
+      load_a(0);
+      multiply_add();
+    }
+  }
+
  private:
-  static constexpr Index block = 32;           ///< k of one instruction
-  static constexpr Index tile_size = 16 * 16;  ///< elements of a register
-  static constexpr Index a_parts = 3;
-  static constexpr Index a_step = a_parts * 2 * tile_size;  ///< a block of A
   using Pairs = simd::Words;
   struct Block {
     simd::Floats first{}, second{};
@@ -176,55 +226,13 @@ struct AmxTiles {
                          });
   }
 
-  /// c = begin + a·b, 32 × 32 (or, without `lower`, of them the first 16 rows); `begin` is null for zeros. Registers
-  /// 0–3 are the sums (of rows 0–15: 0, 1), 4 and 5 hold a part of A, 6 and 7 one of B; the order of the terms changes
-  /// one operand at a time.
+  /// c = begin + a·b; `begin` is null for zeros.
   template <Index Parts>
   static void multiply_whole(const Element* a, const Element* b, Index blocks, bool lower, float* c, Index stride,
                              const float* begin, Index begin_stride) {
-    constexpr Index row_bytes = 64;
     amx::memory_fence();
     amx::begin_sums(begin, begin_stride);
-    const auto load_a = [&](Index part) {
-      _tile_loadd(4, a + 2 * part * tile_size, row_bytes);
-      if (lower) _tile_loadd(5, a + (2 * part + 1) * tile_size, row_bytes);
-    };
-    const auto load_b = [&](Index part) {
-      _tile_loadd(6, b + 2 * part * tile_size, row_bytes);
-      _tile_loadd(7, b + (2 * part + 1) * tile_size, row_bytes);
-    };
-    const auto multiply_add = [&] {
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      if (!lower) return;
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
-    };
-    for (Index i = 0; i < blocks; ++i, a += a_step, b += Parts * 2 * tile_size) {
-      if constexpr (Parts == 3) {
-        load_a(0);
-        load_b(2);
-        multiply_add();
-        load_b(1);
-        multiply_add();
-        load_a(1);
-        multiply_add();
-      } else if constexpr (Parts == 2) {
-        load_a(0);
-        load_b(1);
-        multiply_add();
-        load_a(1);
-        multiply_add();
-      } else {
-        load_a(1);
-      }
-      load_b(0);
-      multiply_add();
-      load_a(2);
-      multiply_add();
-      load_a(0);
-      multiply_add();
-    }
+    add_product<Parts>(a, b, blocks, lower);
     amx::store_sums(c, stride, lower);
     amx::memory_fence();
   }

@@ -7,6 +7,7 @@
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/run.hpp"
 #include "xlstm/core/view.hpp"
+#include "xlstm/cpu/chunk_products.hpp"
 #include "xlstm/cpu/mlstm_chunkwise.hpp"
 #include "xlstm/cpu/mlstm_recurrent.hpp"
 #include "xlstm/cpu/mlstm_saved.hpp"
@@ -27,10 +28,10 @@ void mlstm(Exec& exec, Arena& arena, const Run& run, const MLSTMInput<const floa
     saved = allocate_saved<Cell>(arena, run, chunk_size);
     kept = &saved;
   }
-  if (run.form == Form::recurrent)
-    recurrent::forward<Cell>(exec, arena, run, in, state, h, kept);
-  else
-    chunkwise::forward<Cell>(exec, arena, run, chunk_size, in, state, h, kept);
+  if (run.form == Form::recurrent) return recurrent::forward<Cell>(exec, arena, run, in, state, h, kept);
+  with_products<Cell>([&](auto products) {
+    chunkwise::forward<Cell, decltype(products)>(exec, arena, run, chunk_size, in, state, h, kept);
+  });
 }
 
 }  // namespace xlstm::cpu

@@ -28,6 +28,8 @@
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/run.hpp"
+#include "xlstm/cpu/chunk_products.hpp"
+#include "xlstm/cpu/mlstm_backward_scratch.hpp"
 #include "xlstm/cpu/mlstm_chunkwise.hpp"
 #include "xlstm/cpu/mlstm_saved.hpp"
 #include "xlstm/cpu/mlstm_scales.hpp"
@@ -35,72 +37,21 @@
 
 namespace xlstm::cpu::backward {
 
-/// The state before a chunk, or its gradient: C transposed, panels (V, Q).
-struct TransposedState {
-  Panels c;
-  float* n = nullptr;
-  double m = 0;
-};
-
-/// Memory of one thread, for chunks of up to `longest` tokens.
-template <class Cell>
-struct Scratch {
-  static constexpr Index Q = Cell::qk_dim;
-  static constexpr Index V = Cell::v_dim;
-
-  ChunkScales scales;
-  double* row_sum = nullptr;      ///< Σ_{j<i} G_ij
-  double* column_sum = nullptr;   ///< Σ_{i>j} G_ij
-  double* diagonal = nullptr;     ///< G_ii
-  double* partial = nullptr;      ///< row_sum, from_state or to_state panel by panel, before they are added
-  double* from_state = nullptr;   ///< w_i q̂_i·(C δN_i + n δs_i)
-  double* to_state = nullptr;     ///< e_j k_j·(δC v_j + δn)
-  float* key_weight = nullptr;    ///< e_j, padded to panels
-  float* query_weight = nullptr;  ///< w_i/√Q
-  float* ds = nullptr;
-  float* scores = nullptr;           ///< P, panels (L, L)
-  float* dscores = nullptr;          ///< δS/√Q, panels (L, L)
-  float* keys = nullptr;             ///< k, panels (L, Q)
-  float* queries = nullptr;          ///< q, panels (L, Q)
-  float* weighted = nullptr;         ///< w_i/√Q q_i, or e_j k_j; panels (L, Q)
-  float* keys_transposed = nullptr;  ///< panels (Q, L)
-  float* values = nullptr;           ///< v, panels (L, V)
-  float* values_transposed = nullptr;
-  float* dn_rows = nullptr;  ///< δN, panels (L, V)
-  TransposedState states[saved_group];
-  TransposedState dstate;
-
-  void allocate(Arena& arena, Index longest) {
-    const auto floats = [&](Index count) { return arena.allocate<float>(count); };
-    const auto doubles = [&](Index count) { return arena.allocate<double>(count); };
-    scales = {doubles(longest), doubles(longest), doubles(longest)};
-    for (double** sums : {&row_sum, &column_sum, &diagonal, &from_state, &to_state}) *sums = doubles(longest);
-    partial = doubles(longest * std::max(ceil_div(longest, panel_width), ceil_div(Q, panel_width)));
-    key_weight = floats(round_up(longest, panel_width));
-    query_weight = floats(longest);
-    ds = floats(longest);
-    for (float** square : {&scores, &dscores}) *square = floats(Panels::size(longest, longest));
-    for (float** rows : {&keys, &queries, &weighted}) *rows = floats(Panels::size(longest, Q));
-    keys_transposed = floats(Panels::size(Q, longest));
-    for (float** rows : {&values, &dn_rows}) *rows = floats(Panels::size(longest, V));
-    values_transposed = floats(Panels::size(V, longest));
-    for (TransposedState& s : states) s = {{floats(Panels::size(V, Q)), V, Q}, floats(Q), 0};
-    dstate = {{floats(Panels::size(V, Q)), V, Q}, floats(Q), 0};
-  }
-};
-
 /// One head of one sequence. `Inner` divides each product by panels, where there are too few heads for all threads.
-template <class Cell, class Inner>
+template <class Cell, class Products, class Inner>
 struct Head {
   static constexpr Index Q = Cell::qk_dim;
   static constexpr Index V = Cell::v_dim;
+  using Session = typename Products::Session;
+  using Element = typename Products::Element;
+  using Left = typename Products::Left;
 
   const MLSTMInput<const float, Cell>& in;
   MatrixView<const float, Cell::v_width> h;
   const MLSTMSaved<Cell>& saved;
   MatrixView<const float, Cell::v_width> dh;
   const MLSTMInput<float, Cell>& gradient;
-  Scratch<Cell>& s;
+  Scratch<Cell, Products>& s;
   Inner& inner;
   Index sequence;
   Index head;
@@ -110,6 +61,15 @@ struct Head {
   const float* q(const Chunk& chunk) const { return in.q.row(row(chunk)) + head * Q; }
   const float* k(const Chunk& chunk) const { return in.k.row(row(chunk)) + head * Q; }
   const float* v(const Chunk& chunk) const { return in.v.row(row(chunk)) + head * V; }
+
+  /// A left operand of rows × depth in packed form.
+  Left pack_left(const LeftOperand& from, Index rows, Index depth, Part part, Element* memory) const {
+    if constexpr (Products::packs) {
+      inner.parallel_for(ceil_div(rows, panel_width),
+                         [&](Index p, int) { Products::pack_left(from, rows, depth, p, part, memory); });
+    }
+    return Products::left(from, depth, memory);
+  }
 
   /// The kept state before a group's first chunk.
   void load_state(Index group) const {
@@ -147,21 +107,26 @@ struct Head {
     const Panels keys{s.weighted, chunk.length, Q};
     pack(values, v(chunk), in.v.stride());
     pack(keys, k(chunk), in.k.stride(), [this](Index t) { return s.key_weight[t]; });
-    accumulate(to.c, chunk.fresh ? nullptr : from.c.data, passage.decay, values, keys);
+    const Left left = pack_left(LeftOperand::columns_of(values), V, chunk.length, Part::all, s.left);
+    accumulate(to.c, chunk.fresh ? nullptr : from.c.data, passage.decay, left, keys);
     accumulate(to.n, chunk.fresh ? nullptr : from.n, passage.decay, keys, [](Index) { return 1.0F; });
   }
 
-  /// to = decay·from + rowsᵀ · columns; from null: zeros.
-  void accumulate(const Panels& to, const float* from, float decay, const Panels& rows, const Panels& columns) const {
-    inner.parallel_for(to.count(), [&](Index p, int) {
-      for_each_tile(to.rows, [&](auto& tile, Index r) XLSTM_INLINE_LAMBDA {
-        const Index at = (p * to.rows + r) * panel_width;
+  /// to = decay·from + left · columns; from null: zeros.
+  void accumulate(const Panels& to, const float* from, float decay, const Left& left, const Panels& columns) const {
+    inner.parallel_for(to.count(), [&](Index p, int thread) {
+      [[maybe_unused]] const Session session;
+      const Element* const right = Products::right_of_panel(columns.panel(p), 0, columns.rows, s.right[thread]);
+      const Index size = to.rows * panel_width;
+      Scaled before{};
+      if (from != nullptr) before = Products::scaled(from + p * size, decay, to.panel(p), size);
+      Products::for_each_tile(to.rows, [&](auto& tile, Index r) XLSTM_INLINE_LAMBDA {
         if (from != nullptr)
-          tile.load(from + at, panel_width, decay);
+          tile.load(before.data + r * panel_width, panel_width, before.factor);
         else
           tile.clear();
-        add_columns_product(tile, rows, r, columns.panel(p), 0, rows.rows);
-        tile.store(to.data + at, panel_width);
+        tile.add(left, r, right, 0, columns.rows);
+        tile.store(to.panel(p) + r * panel_width, panel_width);
       });
     });
   }
@@ -199,18 +164,24 @@ struct Head {
     const Index L = chunk.length;
     const Panels P{s.scores, L, L};
     const Panels dS{s.dscores, L, L};
-    const Panels keys{s.keys_transposed, Q, L};
-    const Panels values{s.values_transposed, V, L};
     const Panels dN{s.dn_rows, L, V};
     const Panels queries{s.queries, L, Q};
-    inner.parallel_for(P.count(), [&](Index p, int) {
-      for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
-        if (i + rows_of(tile) <= p * panel_width) return;
+    const Left left_q = pack_left(LeftOperand::rows_of(queries), L, Q, Part::all, s.left);
+    const Left left_dn = pack_left(LeftOperand::rows_of(dN), L, V, Part::all, s.left_dn);
+    inner.parallel_for(P.count(), [&](Index p, int thread) {
+      [[maybe_unused]] const Session session;
+      const Index first = p * panel_width;
+      const Element* const keys = Products::right_of_columns(k(chunk) + first * in.k.stride(), in.k.stride(), Q,
+                                                             L - first, s.right_keys + p * Products::right_size(Q));
+      const Element* const values =
+          Products::right_of_columns(v(chunk) + first * in.v.stride(), in.v.stride(), V, L - first, s.right[thread]);
+      Products::for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
+        if (i + tile.rows() <= first) return;
         tile.clear();
-        add_rows_product(tile, queries, i, keys.panel(p));
+        tile.add(left_q, i, keys, 0, Q);
         tile.store(P.panel(p) + i * panel_width, panel_width);
         tile.clear();
-        add_rows_product(tile, dN, i, values.panel(p));
+        tile.add(left_dn, i, values, 0, V);
         tile.store(dS.panel(p) + i * panel_width, panel_width);
       });
       weigh_panel(P, dS, p);
@@ -261,18 +232,24 @@ struct Head {
     const Panels keys{s.keys, chunk.length, Q};
     const Panels queries{s.queries, chunk.length, Q};
     const MatrixView<float, Cell::qk_width>& to = gradient.q;
-    inner.parallel_for(keys.count(), [&](Index p, int) {
+    const Left left_dn = Products::left(LeftOperand::rows_of(dN), V, s.left_dn);  // packed for the scores
+    const Left earlier = pack_left(LeftOperand::rows_of(dS), chunk.length, chunk.length, Part::lower, s.left_scores);
+    inner.parallel_for(keys.count(), [&](Index p, int thread) {
+      [[maybe_unused]] const Session session;
       double* partial = s.partial + p * chunk.length;
       std::fill_n(partial, chunk.length, 0.0);
-      for_each_tile(chunk.length, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
+      const Element* right_state = nullptr;
+      if (!chunk.fresh) right_state = Products::right_of_panel(state.c.panel(p), 0, V, s.right[thread]);
+      const Element* const right_keys =
+          Products::right_of_panel(keys.panel(p), 0, chunk.length, s.right[thread] + Products::right_size(V));
+      Products::for_each_tile(chunk.length, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
         tile.clear();
         if (!chunk.fresh) {
-          add_rows_product(tile, dN, i, state.c.panel(p));
+          tile.add(left_dn, i, right_state, 0, V);
           tile.scale(s.query_weight + i);
           tile.add_row_dots(queries.panel(p) + i * panel_width, partial + i);
         }
-        const Panels earlier{dS.data, dS.rows, std::min(i + rows_of(tile), chunk.length)};
-        add_rows_product(tile, earlier, i, keys.panel(p));
+        tile.add(earlier, i, right_keys, 0, std::min(i + tile.rows(), chunk.length));
         tile.store(to.row(row(chunk) + i) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
       });
     });
@@ -293,17 +270,24 @@ struct Head {
     const Panels queries{s.queries, chunk.length, Q};
     const Panels keys{s.keys, chunk.length, Q};
     const MatrixView<float, Cell::qk_width>& to = gradient.k;
-    inner.parallel_for(queries.count(), [&](Index p, int) {
+    const Left left_v = pack_left(LeftOperand::rows_of(values), chunk.length, V, Part::all, s.left);
+    const Left later = pack_left(LeftOperand::columns_of(dS), chunk.length, chunk.length, Part::upper, s.left_scores);
+    inner.parallel_for(queries.count(), [&](Index p, int thread) {
+      [[maybe_unused]] const Session session;
       double* partial = s.partial + p * chunk.length;
       std::fill_n(partial, chunk.length, 0.0);
-      for_each_tile(chunk.length, [&](auto& tile, Index j) XLSTM_INLINE_LAMBDA {
+      const Element* right_state = nullptr;
+      if (!last) right_state = Products::right_of_panel(s.dstate.c.panel(p), 0, V, s.right[thread]);
+      const Element* const right_queries =
+          Products::right_of_panel(queries.panel(p), 0, chunk.length, s.right[thread] + Products::right_size(V));
+      Products::for_each_tile(chunk.length, [&](auto& tile, Index j) XLSTM_INLINE_LAMBDA {
         tile.clear();
         if (!last) {
-          add_rows_product(tile, values, j, s.dstate.c.panel(p));
+          tile.add(left_v, j, right_state, 0, V);
           tile.scale(s.key_weight + j);
           tile.add_row_dots(keys.panel(p) + j * panel_width, partial + j);
         }
-        add_columns_product(tile, dS, j, queries.panel(p), j, chunk.length);
+        tile.add(later, j, right_queries, j, chunk.length);
         tile.store(to.row(row(chunk) + j) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
       });
     });
@@ -316,26 +300,34 @@ struct Head {
     }
   }
 
-  void value_gradient(const Chunk& chunk, bool last) const {
-    const Panels P{s.scores, chunk.length, chunk.length};
-    const Panels dN{s.dn_rows, chunk.length, V};
-    const Panels keys{s.keys_transposed, Q, chunk.length};
+  /// `left_dn`: the transpose of δN.
+  void value_gradient(const Chunk& chunk, bool last, const Left& left_dn) const {
+    const Index L = chunk.length;
+    const Panels P{s.scores, L, L};
     const MatrixView<float, Cell::v_width>& to = gradient.v;
-    const Index blocks = ceil_div(V, panel_width);
-    inner.parallel_for(P.count() * blocks, [&](Index task, int) {
-      const Index p = task / blocks;
+    Left left_state{};
+    if (!last) left_state = pack_left(LeftOperand::rows_of(s.dstate.c), V, Q, Part::all, s.left);
+    const auto right_memory = [&](Index p) { return s.right_scores + p * Products::right_panel_size(L); };
+    if constexpr (Products::packs) {
+      inner.parallel_for(
+          P.count(), [&](Index p, int) { Products::right_of_panel(P.panel(p), p * panel_width, L, right_memory(p)); });
+    }
+    inner.parallel_for(ceil_div(V, panel_width) * P.count(), [&](Index task, int) {
+      [[maybe_unused]] const Session session;
+      const Index p = task % P.count();
       const Index first = p * panel_width;
-      const Index block = task % blocks * panel_width;
-      for_each_tile(std::min(panel_width, V - block), [&](auto& tile, Index r) XLSTM_INLINE_LAMBDA {
+      const Index block = task / P.count() * panel_width;
+      const Element* const keys = s.right_keys + p * Products::right_size(Q);  // packed for the scores
+      const Element* const scores = Products::packed_panel(P.panel(p), right_memory(p));
+      Products::for_each_tile(std::min(panel_width, V - block), [&](auto& tile, Index r) XLSTM_INLINE_LAMBDA {
         const Index c = block + r;
         tile.clear();
         if (!last) {
-          add_rows_product(tile, s.dstate.c, c, keys.panel(p));
+          tile.add(left_state, c, keys, 0, Q);
           tile.scale_columns(s.key_weight + first);
         }
-        add_columns_product(tile, dN, c, P.panel(p), first, chunk.length);
-        tile.store_transposed(to.row(row(chunk) + first) + head * V + c, to.stride(),
-                              std::min(panel_width, chunk.length - first));
+        tile.add(left_dn, c, scores, first, L);
+        tile.store_transposed(to.row(row(chunk) + first) + head * V + c, to.stride(), std::min(panel_width, L - first));
       });
     });
   }
@@ -373,18 +365,18 @@ struct Head {
     pack(Panels{s.keys, c.length, Q}, k(c), in.k.stride());
     pack(Panels{s.queries, c.length, Q}, q(c), in.q.stride());
     pack(Panels{s.values, c.length, V}, v(c), in.v.stride());
-    pack_transposed(Panels{s.keys_transposed, Q, c.length}, k(c), in.k.stride());
-    pack_transposed(Panels{s.values_transposed, V, c.length}, v(c), in.v.stride());
     output_gradient(c);
     scores(c);
     query_gradient(c, state);
     key_gradient(c, last);
-    value_gradient(c, last);
+    const Panels dN{s.dn_rows, c.length, V};
+    const Left left_dn = pack_left(LeftOperand::columns_of(dN), V, c.length, Part::all, s.left_dn);
+    value_gradient(c, last, left_dn);
     gate_gradient(c, last || c.fresh ? 0.0 : static_cast<double>(passage.decay) * state_product(state));
     if (c.fresh) return;
     const Panels queries{s.weighted, c.length, Q};
     pack(queries, q(c), in.q.stride(), [this](Index t) { return s.query_weight[t]; });
-    accumulate(s.dstate.c, last ? nullptr : s.dstate.c.data, passage.decay, Panels{s.dn_rows, c.length, V}, queries);
+    accumulate(s.dstate.c, last ? nullptr : s.dstate.c.data, passage.decay, left_dn, queries);
     accumulate(s.dstate.n, last ? nullptr : s.dstate.n, passage.decay, queries, [this](Index t) { return s.ds[t]; });
   }
 
@@ -416,6 +408,36 @@ struct Head {
   }
 };
 
+/// As mlstm_backward.
+template <class Cell, class Products, class Exec>
+void all_heads(Exec& exec, Arena& arena, const Run& run, const MLSTMInput<const float, Cell>& in,
+               MatrixView<const float, Cell::v_width> h, const MLSTMSaved<Cell>& saved,
+               MatrixView<const float, Cell::v_width> dh, const MLSTMInput<float, Cell>& gradient,
+               const StateSlots<float>& dstate) {
+  const ArenaScope scope(arena);
+  const ChunkPlan plan = plan_chunks(arena, run, saved.chunk_size);
+  const Index heads = run.sequences * Cell::heads;
+  const auto all_of = [&](Index task, Scratch<Cell, Products>& scratch, auto& inner) {
+    const Index sequence = task / Cell::heads;
+    using Shared = Head<Cell, Products, std::remove_reference_t<decltype(inner)>>;
+    const Shared one{in, h, saved, dh, gradient, scratch, inner, sequence, task % Cell::heads, sequence * run.length};
+    one.all(plan, dstate);
+  };
+  const bool by_head = heads % exec.size() == 0 || heads >= 2 * exec.size();
+  const Index at_once = by_head ? exec.size() : 1;
+  auto* scratch = arena.allocate<Scratch<Cell, Products>>(at_once);
+  for (Index t = 0; t < at_once; ++t) {
+    scratch[t] = {};
+    scratch[t].allocate(arena, plan.longest, by_head ? 1 : exec.size());
+  }
+  if (by_head) {
+    SerialExecutor serial;
+    exec.parallel_for(heads, [&](Index task, int thread) { all_of(task, scratch[thread], serial); });
+  } else {
+    for (Index task = 0; task < heads; ++task) all_of(task, scratch[0], exec);
+  }
+}
+
 }  // namespace xlstm::cpu::backward
 
 namespace xlstm::cpu {
@@ -429,28 +451,9 @@ void mlstm_backward(Exec& exec, Arena& arena, const Run& run, const MLSTMInput<c
                     MatrixView<const float, Cell::v_width> dh, const MLSTMInput<float, Cell>& gradient,
                     StateSlots<float> dstate) {
   static_assert(Executor<Exec>, "xlstm: the first argument runs tasks: an Executor such as cpu::ThreadPool");
-  const ArenaScope scope(arena);
-  const ChunkPlan plan = plan_chunks(arena, run, saved.chunk_size);
-  const Index heads = run.sequences * Cell::heads;
-  const auto all_of = [&](Index task, backward::Scratch<Cell>& scratch, auto& inner) {
-    const Index sequence = task / Cell::heads;
-    using Head = backward::Head<Cell, std::remove_reference_t<decltype(inner)>>;
-    const Head head{in, h, saved, dh, gradient, scratch, inner, sequence, task % Cell::heads, sequence * run.length};
-    head.all(plan, dstate);
-  };
-  const bool by_head = heads % exec.size() == 0 || heads >= 2 * exec.size();
-  const Index at_once = by_head ? exec.size() : 1;
-  auto* scratch = arena.allocate<backward::Scratch<Cell>>(at_once);
-  for (Index t = 0; t < at_once; ++t) {
-    scratch[t] = {};
-    scratch[t].allocate(arena, plan.longest);
-  }
-  if (by_head) {
-    SerialExecutor serial;
-    exec.parallel_for(heads, [&](Index task, int thread) { all_of(task, scratch[thread], serial); });
-  } else {
-    for (Index task = 0; task < heads; ++task) all_of(task, scratch[0], exec);
-  }
+  with_products<Cell>([&](auto products) {
+    backward::all_heads<Cell, decltype(products)>(exec, arena, run, in, h, saved, dh, gradient, dstate);
+  });
 }
 
 }  // namespace xlstm::cpu

@@ -17,6 +17,7 @@
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/run.hpp"
+#include "xlstm/cpu/chunk_products.hpp"
 #include "xlstm/cpu/mlstm_saved.hpp"
 #include "xlstm/cpu/mlstm_scales.hpp"
 #include "xlstm/cpu/panels.hpp"
@@ -24,32 +25,40 @@
 namespace xlstm::cpu::chunkwise {
 
 /// What is computed of a chunk before its columns: scratch memory for chunks of up to `longest` tokens.
+template <class Products>
 struct ChunkScratch {
+  using Element = typename Products::Element;
+
   ChunkScales scales;
-  float* scores = nullptr;  ///< P, rows of score_stride; zero for a tile's width right of the diagonal
+  float* scores = nullptr;  ///< P_ij / d_i, rows of score_stride; zero for a tile's width right of the diagonal
   Index score_stride = 0;
-  float* keys_transposed = nullptr;  ///< panels (Q, L)
-  float* scaled_keys = nullptr;      ///< panels (L, Q): exp(c_j − M_L) k_j
-  float* key_weight = nullptr;       ///< exp(c_j − M_L)
-  float* query_weight = nullptr;     ///< exp(m − M_i)/√Q
-  float* inverse = nullptr;          ///< 1/d_i
-  float* n = nullptr;                ///< n before the chunk
-  float decay = 0;                   ///< exp(m − M_L)
+  float* scaled_keys = nullptr;     ///< panels (L, Q): exp(c_j − M_L) k_j
+  float* key_weight = nullptr;      ///< exp(c_j − M_L)
+  float* query_weight = nullptr;    ///< exp(m − M_i)/√Q, then that over d_i
+  float* n = nullptr;               ///< n before the chunk
+  float decay = 0;                  ///< exp(m − M_L)
+  Element* left_queries = nullptr;  ///< packed: q (L, Q), P (L, L), the transpose of scaled_keys (Q, L)
+  Element* left_scores = nullptr;
+  Element* left_keys = nullptr;
+  Element* right_keys = nullptr;  ///< packed: some of k's rows as columns
 };
 
-template <class Cell>
-ChunkScratch allocate_scratch(Arena& arena, Index longest) {
+template <class Cell, class Products>
+ChunkScratch<Products> allocate_scratch(Arena& arena, Index longest) {
   constexpr Index Q = Cell::qk_dim;
-  ChunkScratch s;
+  ChunkScratch<Products> s;
   s.scales = {arena.allocate<double>(longest), arena.allocate<double>(longest), arena.allocate<double>(longest)};
   s.score_stride = round_up(longest, panel_width);
   s.scores = arena.allocate<float>(longest * s.score_stride);
-  s.keys_transposed = arena.allocate<float>(Panels::size(Q, longest));
   s.scaled_keys = arena.allocate<float>(Panels::size(longest, Q));
   s.key_weight = arena.allocate<float>(longest);
   s.query_weight = arena.allocate<float>(longest);
-  s.inverse = arena.allocate<float>(longest);
   s.n = arena.allocate<float>(Q);
+  const auto packed = [&](Index count) { return arena.allocate<typename Products::Element>(count); };
+  s.left_queries = packed(Products::left_size(longest, Q));
+  s.left_scores = packed(Products::left_size(longest, longest));
+  s.left_keys = packed(Products::left_size(Q, longest));
+  s.right_keys = packed(Products::right_size(Q));
   return s;
 }
 
@@ -70,8 +79,18 @@ struct HeadState {
   bool present() const { return c != nullptr; }
 };
 
+/// What a thread needs for a panel of columns: v's and C's, packed.
+template <class Products>
+struct PanelScratch {
+  typename Products::Element *right_values, *right_state;
+
+  PanelScratch(Arena& arena, Index longest, Index qk_dim)
+      : right_values(arena.allocate<typename Products::Element>(Products::right_size(longest))),
+        right_state(arena.allocate<typename Products::Element>(Products::right_panel_size(qk_dim))) {}
+};
+
 /// One head of one sequence.
-template <class Cell>
+template <class Cell, class Products>
 struct Head {
   static constexpr Index Q = Cell::qk_dim;
   static constexpr Index V = Cell::v_dim;
@@ -88,7 +107,7 @@ struct Head {
   const float* v(const Chunk& chunk) const { return in.v.row(first_row + chunk.first) + head * V; }
 
   /// Scales and weights; `empty`: C and n are zero. Returns m after the chunk.
-  double weights(ChunkScratch& s, const Chunk& chunk, double m, bool empty) const {
+  double weights(ChunkScratch<Products>& s, const Chunk& chunk, double m, bool empty) const {
     const double after = chunk_scales(in, first_row + chunk.first, chunk.length, head, m, s.scales);
     const double last = s.scales.maximum[chunk.length - 1];
     for (Index t = 0; t < chunk.length; ++t) {
@@ -100,24 +119,39 @@ struct Head {
   }
 
   /// n ← decay n + Σ_j key_weight_j k_j.
-  void advance_n(const ChunkScratch& s, const Chunk& chunk, float* n) const {
+  void advance_n(const ChunkScratch<Products>& s, const Chunk& chunk, float* n) const {
     const float* key = k(chunk);
     for (Index i = 0; i < Q; ++i) n[i] = s.decay == 0.0F ? 0.0F : n[i] * s.decay;
     for (Index t = 0; t < chunk.length; ++t, key += in.k.stride())
       for (Index i = 0; i < Q; ++i) n[i] += s.key_weight[t] * key[i];
   }
 
+  /// Left operands as tiles take them.
+  static LeftOperand pack_left(const LeftOperand& from, Index rows, Index depth, Part part,
+                               typename Products::Element* memory) {
+    for (Index p = 0; p < ceil_div(rows, panel_width); ++p) Products::pack_left(from, rows, depth, p, part, memory);
+    return from;
+  }
+  LeftOperand queries(const Chunk& chunk) const { return LeftOperand::rows_of(q(chunk), in.q.stride()); }
+  static LeftOperand earlier(const ChunkScratch<Products>& s) { return LeftOperand::rows_of(s.scores, s.score_stride); }
+  static LeftOperand keys(const ChunkScratch<Products>& s, Index length) {
+    return LeftOperand::columns_of({s.scaled_keys, length, Q});
+  }
+
   /// Scores, denominators and scaled keys, from the weights and from n before the chunk.
-  void scores(ChunkScratch& s, const Chunk& chunk, const float* n, bool empty) const {
+  void scores(ChunkScratch<Products>& s, const Chunk& chunk, const float* n, bool empty) const {
+    [[maybe_unused]] const typename Products::Session session;
     const Index L = chunk.length;
-    const Panels keys{s.keys_transposed, Q, L};
-    pack_transposed(keys, k(chunk), in.k.stride());
-    for (Index p = 0; p < keys.count(); ++p) {
-      for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
-        if (i + rows_of(tile) <= p * panel_width) return;
+    const auto left = Products::left(pack_left(queries(chunk), L, Q, Part::all, s.left_queries), Q, s.left_queries);
+    for (Index p = 0; p < ceil_div(L, panel_width); ++p) {
+      const Index first = p * panel_width;
+      const auto* right =
+          Products::right_of_columns(k(chunk) + first * in.k.stride(), in.k.stride(), Q, L - first, s.right_keys);
+      Products::for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
+        if (i + tile.rows() <= first) return;
         tile.clear();
-        tile.add_product(q(chunk) + i * in.q.stride(), in.q.stride(), 1, keys.panel(p), Q);
-        tile.store(s.scores + i * s.score_stride + p * panel_width, s.score_stride);
+        tile.add(left, i, right, 0, Q);
+        tile.store(s.scores + i * s.score_stride + first, s.score_stride);
       });
     }
     for (Index i = 0; i < L; ++i) {
@@ -125,7 +159,7 @@ struct Head {
       const double maximum = s.scales.maximum[i];
       for (Index j = 0; j <= i; ++j)
         row[j] *= query_scale<Cell> * simd::exp_of_negative(static_cast<float>(s.scales.c[j] - maximum));
-      const Index end = std::min(round_up(i + 1, tile_rows), s.score_stride);
+      const Index end = std::min(round_up(i + 1, Products::most_rows), s.score_stride);
       for (Index j = i + 1; j < end; ++j) row[j] = 0.0F;
 
       float signed_sum = 0;
@@ -134,7 +168,8 @@ struct Head {
         if (!empty) signed_sum += s.query_weight[i] * simd::dot(q(chunk) + i * in.q.stride(), n, Q);
       }
       const Denominator d = denominator<Cell>(signed_sum, s.scales.b[i] + maximum);
-      s.inverse[i] = d.inverse;
+      for (Index j = 0; Cell::Normalizer::active && j <= i; ++j) row[j] *= d.inverse;
+      s.query_weight[i] *= d.inverse;
       if (saved != nullptr) {
         const Index at = (first_row + chunk.first + i) * Cell::heads + head;
         saved->inverse_denominator[at] = d.inverse;
@@ -142,6 +177,8 @@ struct Head {
       }
     }
     pack(Panels{s.scaled_keys, L, Q}, k(chunk), in.k.stride(), [&s](Index t) { return s.key_weight[t]; });
+    pack_left(earlier(s), L, L, Part::lower, s.left_scores);
+    pack_left(keys(s, L), Q, L, Part::all, s.left_keys);
   }
 
   /// Keeps n and m before chunk i for backward, where it keeps any.
@@ -164,60 +201,64 @@ struct Head {
     for (Index r = 0; r < Q; ++r) std::fill_n(to + r * V + p * panel_width, width, 0.0F);
   }
 
-  /// Output and state update of panel p of the columns. `values` holds L × panel_width; `keep`: C is wanted afterwards.
-  void column_panel(const ChunkScratch& s, const Chunk& chunk, Index p, const Panels& c, float* values, bool empty,
-                    bool keep) const {
+  /// Output and state update of panel p of the columns. `keep`: C is wanted afterwards.
+  void column_panel(const ChunkScratch<Products>& s, const Chunk& chunk, Index p, const Panels& c,
+                    const PanelScratch<Products>& memory, bool empty, bool keep) const {
+    [[maybe_unused]] const typename Products::Session session;
     const Index L = chunk.length;
     const Index first = p * panel_width;
     const Index width = std::min(panel_width, V - first);
-    pack_panel(values, L, width, v(chunk) + first, in.v.stride(), [](Index) { return 1.0F; });
+    const auto* values = Products::right_of_rows(v(chunk) + first, in.v.stride(), L, width, memory.right_values);
+    const auto* state = empty ? nullptr : Products::right_of_panel(c.panel(p), 0, Q, memory.right_state);
+    const auto left_queries = Products::left(queries(chunk), Q, s.left_queries);
+    const auto left_scores = Products::left(earlier(s), L, s.left_scores);
     float* out = h.row(first_row + chunk.first) + head * V + first;
-    for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
+    Products::for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
       tile.clear();
       if (!empty) {
-        tile.add_product(q(chunk) + i * in.q.stride(), in.q.stride(), 1, c.panel(p), Q);
+        tile.add(left_queries, i, state, 0, Q);
         tile.scale(s.query_weight + i);
       }
-      tile.add_product(s.scores + i * s.score_stride, s.score_stride, 1, values, i + rows_of(tile));
-      if constexpr (Cell::Normalizer::active) tile.scale(s.inverse + i);
+      tile.add(left_scores, i, values, 0, i + tile.rows());
       tile.store(out + i * h.stride(), h.stride(), width);
     });
     if (!keep) return;
-    const Panels keys{s.scaled_keys, L, Q};
-    for_each_tile(Q, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
-      float* rows = c.panel(p) + i * panel_width;
+    const auto left_keys = Products::left(keys(s, L), L, s.left_keys);
+    Scaled before{};
+    if (!empty) before = Products::scaled(c.panel(p), s.decay, c.panel(p), Q * panel_width);
+    Products::for_each_tile(Q, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
       if (empty)
         tile.clear();
       else
-        tile.load(rows, panel_width, s.decay);
-      tile.add_product(keys.at(0, i), 1, panel_width, values, L);
-      tile.store(rows, panel_width);
+        tile.load(before.data + i * panel_width, panel_width, before.factor);
+      tile.add(left_keys, i, values, 0, L);
+      tile.store(c.panel(p) + i * panel_width, panel_width);
     });
   }
 };
 
 /// Heads as independent tasks.
-template <class Cell, class Exec>
+template <class Cell, class Products, class Exec>
 void by_head(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, const MLSTMInput<const float, Cell>& in,
              StateSlots<float> state, MatrixView<float, Cell::v_width> h, const MLSTMSaved<Cell>* saved) {
   constexpr Index Q = Cell::qk_dim;
   constexpr Index V = Cell::v_dim;
   struct Thread {
-    ChunkScratch chunk;
+    ChunkScratch<Products> chunk;
     float* c;
-    float* values;
+    PanelScratch<Products> panel;
   };
   Thread* threads = arena.allocate<Thread>(exec.size());
   for (int t = 0; t < exec.size(); ++t) {
-    threads[t] = {allocate_scratch<Cell>(arena, plan.longest), arena.allocate<float>(Panels::size(Q, V)),
-                  arena.allocate<float>(plan.longest * panel_width)};
+    threads[t] = {allocate_scratch<Cell, Products>(arena, plan.longest), arena.allocate<float>(Panels::size(Q, V)),
+                  PanelScratch<Products>(arena, plan.longest, Q)};
   }
 
   exec.parallel_for(run.sequences * Cell::heads, [&](Index task, int thread) {
     const Index sequence = task / Cell::heads;
     const Index head = task % Cell::heads;
-    const Head<Cell> one{in, h, saved, sequence, head, sequence * run.length};
-    ChunkScratch& scratch = threads[thread].chunk;
+    const Head<Cell, Products> one{in, h, saved, sequence, head, sequence * run.length};
+    ChunkScratch<Products>& scratch = threads[thread].chunk;
     const Panels c{threads[thread].c, Q, V};
     HeadState<Cell> slot(state, sequence, head);
     bool empty = !slot.present();
@@ -238,7 +279,7 @@ void by_head(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, co
       const bool keep = i + 1 < plan.count(sequence) ? !chunks[i + 1].fresh : slot.present();
       for (Index p = 0; p < c.count(); ++p) {
         one.save_panel(c, p, i, empty);
-        one.column_panel(scratch, chunk, p, c, threads[thread].values, empty, keep);
+        one.column_panel(scratch, chunk, p, c, threads[thread].panel, empty, keep);
       }
       empty = false;
     }
@@ -254,7 +295,7 @@ void by_head(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, co
 inline constexpr Index divided_group = 16;
 
 /// Each head divided: groups of chunks, of which the scores are independent tasks, then the panels of C's columns are.
-template <class Cell, class Exec>
+template <class Cell, class Products, class Exec>
 void by_column(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, const MLSTMInput<const float, Cell>& in,
                StateSlots<float> state, MatrixView<float, Cell::v_width> h, const MLSTMSaved<Cell>* saved) {
   constexpr Index Q = Cell::qk_dim;
@@ -269,17 +310,17 @@ void by_column(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, 
     bool empty;  ///< before the group
   };
   Running* running = arena.allocate<Running>(heads);
-  ChunkScratch* scratch = arena.allocate<ChunkScratch>(heads * group);
+  auto* scratch = arena.allocate<ChunkScratch<Products>>(heads * group);
   for (Index u = 0; u < heads; ++u) {
     running[u] = {arena.allocate<float>(Panels::size(Q, V)), arena.allocate<float>(Q), 0, true};
-    for (Index i = 0; i < group; ++i) scratch[u * group + i] = allocate_scratch<Cell>(arena, plan.longest);
+    for (Index i = 0; i < group; ++i) scratch[u * group + i] = allocate_scratch<Cell, Products>(arena, plan.longest);
   }
-  float** values = arena.allocate<float*>(exec.size());
-  for (int t = 0; t < exec.size(); ++t) values[t] = arena.allocate<float>(plan.longest * panel_width);
+  auto* panel = arena.allocate<PanelScratch<Products>>(exec.size());
+  for (int t = 0; t < exec.size(); ++t) panel[t] = PanelScratch<Products>(arena, plan.longest, Q);
 
   const auto head_of = [&](Index u) {
     const Index sequence = u / Cell::heads;
-    return Head<Cell>{in, h, saved, sequence, u % Cell::heads, sequence * run.length};
+    return Head<Cell, Products>{in, h, saved, sequence, u % Cell::heads, sequence * run.length};
   };
   exec.parallel_for(heads, [&](Index u, int) {
     const HeadState<Cell> slot(state, u / Cell::heads, u % Cell::heads);
@@ -293,12 +334,12 @@ void by_column(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, 
   for (Index begin = 0; begin < plan.most; begin += group) {
     const auto size_of = [&](Index sequence) { return std::min(group, plan.count(sequence) - begin); };
     exec.parallel_for(heads, [&](Index u, int) {
-      const Head<Cell> one = head_of(u);
+      const Head<Cell, Products> one = head_of(u);
       Running& r = running[u];
       bool empty = r.empty;
       for (Index i = 0; i < size_of(one.sequence); ++i) {
         const Chunk& chunk = plan.of(one.sequence)[begin + i];
-        ChunkScratch& s = scratch[u * group + i];
+        ChunkScratch<Products>& s = scratch[u * group + i];
         if (chunk.fresh) empty = true, r.m = 0;
         if (!empty) std::copy_n(r.n, Q, s.n);
         one.save_scalars(r.n, r.m, begin + i, empty);
@@ -313,21 +354,21 @@ void by_column(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, 
     exec.parallel_for(heads * group, [&](Index task, int) {
       const Index u = task / group;
       const Index i = task % group;
-      const Head<Cell> one = head_of(u);
+      const Head<Cell, Products> one = head_of(u);
       if (i >= size_of(one.sequence)) return;
       one.scores(scratch[task], plan.of(one.sequence)[begin + i], scratch[task].n, empty_at(u, i));
     });
     exec.parallel_for(heads * panels, [&](Index task, int thread) {
       const Index u = task / panels;
       const Index p = task % panels;
-      const Head<Cell> one = head_of(u);
+      const Head<Cell, Products> one = head_of(u);
       const Panels c{running[u].c, Q, V};
       const Chunk* chunks = plan.of(one.sequence);
       for (Index i = 0; i < size_of(one.sequence); ++i) {
         const Index next = begin + i + 1;
         const bool keep = next < plan.count(one.sequence) ? !chunks[next].fresh : bool(state);
         one.save_panel(c, p, begin + i, empty_at(u, i));
-        one.column_panel(scratch[u * group + i], chunks[begin + i], p, c, values[thread], empty_at(u, i), keep);
+        one.column_panel(scratch[u * group + i], chunks[begin + i], p, c, panel[thread], empty_at(u, i), keep);
       }
       if (state && size_of(one.sequence) > 0 && begin + group >= plan.count(one.sequence))
         unpack_panel(c, p, HeadState<Cell>(state, one.sequence, one.head).c, V);
@@ -343,7 +384,7 @@ void by_column(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, 
 }
 
 /// Forward in chunks of `chunk_size` tokens.
-template <class Cell, class Exec>
+template <class Cell, class Products, class Exec>
 void forward(Exec& exec, Arena& arena, const Run& run, Index chunk_size, const MLSTMInput<const float, Cell>& in,
              StateSlots<float> state, MatrixView<float, Cell::v_width> h, const MLSTMSaved<Cell>* saved) {
   const ArenaScope scope(arena);
@@ -351,9 +392,9 @@ void forward(Exec& exec, Arena& arena, const Run& run, Index chunk_size, const M
   const Index heads = run.sequences * Cell::heads;
   // Whole heads keep everything of a head in one core's cache; they are divided where that leaves cores idle.
   if (heads % exec.size() == 0 || heads >= 4 * exec.size())
-    by_head<Cell>(exec, arena, run, plan, in, state, h, saved);
+    by_head<Cell, Products>(exec, arena, run, plan, in, state, h, saved);
   else
-    by_column<Cell>(exec, arena, run, plan, in, state, h, saved);
+    by_column<Cell, Products>(exec, arena, run, plan, in, state, h, saved);
 }
 
 }  // namespace xlstm::cpu::chunkwise

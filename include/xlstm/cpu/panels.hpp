@@ -99,10 +99,44 @@ inline void pack_transposed(const Panels& to, const float* from, Index stride) {
   }
 }
 
+/// The left operand of a product, where it lies: rows i and columns k of memory whose panel_width rows and columns
+/// follow each other at one distance, and groups of so many at another.
+struct LeftOperand {
+  const float* data = nullptr;
+  Index row = 0, step = 0;              ///< from one i, one k, to the next
+  Index row_panel = 0, step_panel = 0;  ///< from one group of panel_width to the next
+
+  static LeftOperand rows_of(const float* data, Index stride) {
+    return {data, stride, 1, panel_width * stride, panel_width};
+  }
+  static LeftOperand rows_of(const Panels& p) {
+    return {p.data, panel_width, 1, panel_width * panel_width, p.rows * panel_width};
+  }
+  /// The transpose.
+  static LeftOperand columns_of(const Panels& p) {
+    return {p.data, 1, panel_width, p.rows * panel_width, panel_width * panel_width};
+  }
+  const float* at(Index i, Index k) const {
+    return data + i / panel_width * row_panel + i % panel_width * row + k / panel_width * step_panel +
+           k % panel_width * step;
+  }
+};
+
+/// Which part of a square left operand is used: all, or what lies on and below (above) the diagonal, to whole tiles.
+enum class Part { all, lower, upper };
+
+/// Values in memory, times a factor.
+struct Scaled {
+  const float* data;
+  float factor;
+};
+
 /// Rows × panel_width sums in registers.
 template <int Rows>
 struct Tile {
   simd::Floats sum[Rows][panel_vectors];
+
+  static constexpr Index rows() { return Rows; }
 
   XLSTM_INLINE void clear() {
     for (auto& row : sum)
@@ -175,23 +209,17 @@ struct Tile {
       }
     }
   }
-};
 
-/// tile += rows [first, …) of `a` times b, whose row x is at b + x·panel_width, x < a.cols.
-template <int Rows>
-XLSTM_INLINE void add_rows_product(Tile<Rows>& tile, const Panels& a, Index first, const float* b) {
-  for (Index p = 0; p < a.count(); ++p, b += panel_width * panel_width) {
-    const Index depth = a.cols - p * panel_width < panel_width ? a.cols - p * panel_width : panel_width;
-    tile.add_product(a.panel(p) + first * panel_width, panel_width, 1, b, depth);
+  /// sum(r, ·) += Σ_{from ≤ k < to} a(i + r, k) · b[k·panel_width + ·].
+  XLSTM_INLINE void add(const LeftOperand& a, Index i, const float* b, Index from, Index to) {
+    if (a.step_panel == panel_width * a.step) {
+      return add_product(a.at(i, from), a.row, a.step, b + from * panel_width, to - from);
+    }
+    for (Index k = from; k < to; k += panel_width) {
+      add_product(a.at(i, k), a.row, a.step, b + k * panel_width, to - k < panel_width ? to - k : panel_width);
+    }
   }
-}
-
-/// tile += columns [first, …) of `a`, transposed, times b: Σ over the rows [from, to) of a, which are those of b.
-template <int Rows>
-XLSTM_INLINE void add_columns_product(Tile<Rows>& tile, const Panels& a, Index first, const float* b, Index from,
-                                      Index to) {
-  tile.add_product(a.at(from, first), 1, panel_width, b + from * panel_width, to - from);
-}
+};
 
 /// Calls f(tile, first_row) for tiles that cover `rows` rows: of tile_rows rows each, then of 4, 2 and 1.
 template <class F>
@@ -217,12 +245,6 @@ XLSTM_INLINE void for_each_tile(Index rows, F&& f) {
     Tile<1> tile;
     f(tile, r);
   }
-}
-
-/// The number of rows of a tile that for_each_tile hands out.
-template <int Rows>
-constexpr Index rows_of(const Tile<Rows>&) {
-  return Rows;
 }
 
 }  // namespace xlstm::cpu
