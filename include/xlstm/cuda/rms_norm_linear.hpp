@@ -19,6 +19,7 @@
 #include "xlstm/cuda/collective.hpp"
 #include "xlstm/cuda/floats.hpp"
 #include "xlstm/cuda/launch.hpp"
+#include "xlstm/cuda/row_threads.hpp"
 
 namespace xlstm::cuda {
 
@@ -52,12 +53,9 @@ struct RMSNormLinearKernel {
   NarrowProduct<M> products[Products];
   int shares;  ///< blocks that divide the outputs of the same rows among them
 
-  static_assert(Features % Width == 0, "xlstm: a row must be whole vectors");
   static_assert((Rows & (Rows - 1)) == 0, "xlstm: a block's rows must be a power of two");
-  static constexpr Index vectors = Features / Width;
-  static constexpr int threads =
-      static_cast<int>(vectors < Tuning::largest_block ? round_up(vectors, warp_size) : Tuning::largest_block);
-  static constexpr int vectors_per_thread = static_cast<int>(ceil_div(vectors, threads));
+  using Row = RowThreads<Features, Width, Tuning::largest_block>;
+  static constexpr int threads = Row::threads;
   static constexpr int warps = threads / warp_size;
   static constexpr int together = 2;  ///< outputs whose sums a warp makes at once
   static constexpr int groups = (Outputs + together - 1) / together;
@@ -66,7 +64,7 @@ struct RMSNormLinearKernel {
   struct Squares : SharedArray<float, Rows * warps> {};
   struct Partial : SharedArray<float, groups * sums * warps> {};
   using Shared = SharedLayout<Squares, Partial>;
-  using Values = Floats<Width>[Rows][vectors_per_thread];
+  using Values = Floats<Width>[Rows][Row::vectors_per_thread];
 
   template <DeviceThread Thread>
   XLSTM_DEVICE void operator()(Thread& thread) const {
@@ -84,7 +82,7 @@ struct RMSNormLinearKernel {
         find(group * together + o,
              [&](const NarrowProduct<M>& product, int output) { row = product.weight + Index{output} * Features; });
         if (row == nullptr) continue;
-        for_each_vector(thread, [&](int j, Index feature) {
+        Row::for_each_vector(thread, [&](int j, Index feature) {
           const Floats<Width> weights = load_floats<Width>(thread, row + feature);
           XLSTM_UNROLL
           for (int r = 0; r < Rows; ++r) {
@@ -118,7 +116,7 @@ struct RMSNormLinearKernel {
     XLSTM_UNROLL
     for (int r = 0; r < Rows; ++r) {
       if (first_row + r >= x.rows()) continue;
-      for_each_vector(thread, [&](int j, Index feature) {
+      Row::for_each_vector(thread, [&](int j, Index feature) {
         values[r][j] = load_floats<Width, true>(thread, x.row(first_row + r) + feature);
         XLSTM_UNROLL
         for (int i = 0; i < Width; ++i) squares[r] += values[r][j][i] * values[r][j][i];
@@ -140,7 +138,7 @@ struct RMSNormLinearKernel {
         scale[first_row + r] = factors[r];
       }
     }
-    for_each_vector(thread, [&](int j, Index feature) {
+    Row::for_each_vector(thread, [&](int j, Index feature) {
       const Floats<Width> weights = load_floats<Width>(thread, weight + feature);
       const Floats<Width> offsets = bias != nullptr ? load_floats<Width>(thread, bias + feature) : Floats<Width>{};
       XLSTM_UNROLL
@@ -165,14 +163,6 @@ struct RMSNormLinearKernel {
       at -= outputs;
     }
   }
-  template <class Thread, class F>
-  XLSTM_DEVICE static void for_each_vector(Thread& thread, F&& f) {
-    XLSTM_UNROLL
-    for (int j = 0; j < vectors_per_thread; ++j) {
-      const Index feature = (Index{j} * threads + thread.index()) * Width;
-      if (feature < Features) f(j, feature);
-    }
-  }
 };
 
 /// y = RMSNorm(x), and z = y Wᵀ + bias of each product; Outputs is the number of them all. scale (rows) is for the
@@ -192,7 +182,7 @@ void rms_norm_linear(L& launcher, MatrixView<const X, Features> x, const W* weig
   };
   const auto launch_rows = [&]<int Width>() {
     using K = RMSNormLinearKernel<Features, Outputs, Products, 1, X, W, Y, M, Width, Tuning>;
-    constexpr int values = K::vectors_per_thread * Width;
+    constexpr int values = K::Row::vectors_per_thread * Width;
     constexpr int fit = Tuning::most_values / values;
     constexpr int rows = fit >= Tuning::most_rows ? Tuning::most_rows : fit >= 2 ? 2 : 1;
     if (x.rows() > 1) return launch.template operator()<Width, rows>();
