@@ -12,6 +12,8 @@
 #pragma once
 
 #include "xlstm/cuda/mlstm_backward_states.hpp"
+#include "xlstm/cuda/mlstm_token_tile.hpp"
+#include "xlstm/cuda/tile_product.hpp"
 
 namespace xlstm::cuda {
 
@@ -39,7 +41,6 @@ struct MLSTMChunkGradientsKernel {
   static constexpr int D = of_value ? V : Q;            ///< of the gradient
   static constexpr int state_depth = of_value ? Q : V;  ///< of the product with the state
   static constexpr int threads = Tuning::gradient_threads;
-  static constexpr int tokens = 16 * (threads / warp_size);
   static constexpr int others = Tuning::gradient_others;
   static constexpr int longest = Q > V ? Q : V;
   static constexpr int depth =
@@ -48,13 +49,14 @@ struct MLSTMChunkGradientsKernel {
   static constexpr int most_columns = sizeof(T) < sizeof(S) && Tuning::gradient_columns % 32 == 0
                                           ? Tuning::gradient_columns / 2  //
                                           : Tuning::gradient_columns;
-  static constexpr int columns = D < most_columns ? static_cast<int>(round_up(D, 16)) : most_columns;
-  static constexpr int column_tiles = columns / FragmentC::columns;
+  using Tile = MLSTMTokenTile<D, threads, most_columns>;
+  using Sums = typename Tile::Sums;
+  static constexpr int tokens = Tile::tokens;
+  static constexpr int columns = Tile::columns;
+  static constexpr int blocks_of_columns = Tile::blocks_of_columns;
   static constexpr int other_tiles = others / FragmentC::columns;
-  static constexpr int blocks_of_columns = static_cast<int>(ceil_div(D, columns));
   static constexpr int state_width = V % vector_width<S> == 0 ? vector_width<S> : 1;
-  static_assert(others % 16 == 0 && depth % 16 == 0 && columns % 16 == 0,
-                "xlstm: tiles of the chunk gradients are multiples of 16");
+  static_assert(others % 16 == 0 && depth % 16 == 0, "xlstm: tiles of the chunk gradients are multiples of 16");
   static_assert(Q % Width == 0 && V % Width == 0, "xlstm: a head's rows must be whole vectors");
 
   static constexpr int depth_stride = tile_stride<S, depth>;
@@ -71,22 +73,19 @@ struct MLSTMChunkGradientsKernel {
   using Product = TileProduct<S>;
 
   /// Blocks of a launch.
-  static Index blocks(const MLSTMChunks<Cell, S>& chunks) {
-    return chunks.sequences * Cell::heads * chunks.count * ceil_div(chunks.chunk_size, tokens) * blocks_of_columns;
-  }
+  static Index blocks(const MLSTMChunks<Cell, S>& chunks) { return Tile::blocks(chunks); }
 
   template <DeviceThread Thread>
   XLSTM_DEVICE void operator()(Thread& thread) const {
-    const Place at = place(thread.block_index().x);
+    const Tile at(chunks, thread.block_index().x);
     if (at.count <= 0) return;
-    const ChunkPassage passage = chunk_passage(chunks, at.sequence, at.head, at.chunk);
+    const ChunkPassage passage =
+        chunk_passage(chunks, at.sequence, at.head, at.chunk, chunks.m[chunks.chunk(at.sequence, at.head, at.chunk)]);
 
     Row rows[2];
     XLSTM_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      rows[i] = row_of(at, passage, thread.warp() * 16 + FragmentC::row(thread.lane(), 2 * i));
-    }
-    FragmentC sums[column_tiles];
+    for (int i = 0; i < 2; ++i) rows[i] = row_of(at, passage, Tile::row(thread, i));
+    Sums sums;
     const bool state_reaches = of_query ? chunks.document_of(at.sequence, at.first) < 0
                                         : at.first + at.count > static_cast<Index>(passage.document);
     double of_state[2] = {0, 0};
@@ -110,19 +109,13 @@ struct MLSTMChunkGradientsKernel {
     if constexpr (!of_value) {
       if (at.column_block == 0) store_sums(thread, at, rows, pairs, of_query ? sums_of.row_sum : sums_of.column_sum);
     }
-    store(thread, at, rows, sums);
+    XLSTM_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if (rows[i].inside) at.store_row(thread, sums, i, 1.0F, at.row_in(chunks, gradient, rows[i].token));
+    }
   }
 
  private:
-  struct Place {
-    int sequence;
-    int head;
-    Index chunk;
-    Index first;  ///< token
-    int count;    ///< tokens; may be none
-    int column;
-    int column_block;
-  };
   /// What a thread knows of one of its two tokens.
   struct Row {
     Index token;     ///< of the sequence
@@ -135,25 +128,7 @@ struct MLSTMChunkGradientsKernel {
     float of_state;  ///< W of a query, e of a key
   };
 
-  XLSTM_DEVICE Place place(int block) const {
-    const int blocks_of_tokens = static_cast<int>((chunks.chunk_size + tokens - 1) / tokens);
-    const int count = static_cast<int>(chunks.count);
-    Place at;
-    at.column_block = block % blocks_of_columns;
-    at.column = at.column_block * columns;
-    block /= blocks_of_columns;
-    const int part = block % blocks_of_tokens;
-    block /= blocks_of_tokens;
-    at.chunk = block % count;
-    at.head = block / count % static_cast<int>(Cell::heads);
-    at.sequence = block / count / static_cast<int>(Cell::heads);
-    at.first = at.chunk * chunks.chunk_size + Index{part} * tokens;
-    const Index left = chunks.end_of(at.chunk) - at.first;
-    at.count = static_cast<int>(left < tokens ? left : tokens);
-    return at;
-  }
-
-  XLSTM_DEVICE Row row_of(const Place& at, const ChunkPassage& passage, int row) const {
+  XLSTM_DEVICE Row row_of(const Tile& at, const ChunkPassage& passage, int row) const {
     Row r{at.first + row, row < at.count, 0, 0.0F, 0.0F, 0.0F, false, 0.0F};
     if (!r.inside) return r;
     const Index token = chunks.tokens(at.sequence, at.head) + r.token;
@@ -172,15 +147,9 @@ struct MLSTMChunkGradientsKernel {
     return r;
   }
 
-  /// Rows of q, k, v or δh of a head, from a token on.
-  template <Index W>
-  XLSTM_DEVICE const T* row_in(const MatrixView<const T, W>& all, const Place& at, Index token) const {
-    return all.row(at.sequence * chunks.length + token) + at.head * (W / Cell::heads);
-  }
-
   /// sums = of_state · rows · state, and with it the part of n; `products`: of the tokens' own rows with them.
   template <class Thread>
-  XLSTM_DEVICE void add_state(Thread& thread, const Place& at, const Row (&rows)[2], FragmentC (&sums)[column_tiles],
+  XLSTM_DEVICE void add_state(Thread& thread, const Tile& at, const Row (&rows)[2], Sums& sums,
                               double (&products)[2]) const {
     auto left = thread.template shared<StateRows>();
     auto tile = thread.template shared<State>();
@@ -189,34 +158,27 @@ struct MLSTMChunkGradientsKernel {
     for (int first = 0; first < state_depth; first += depth) {
       thread.sync_block();
       if constexpr (of_value) {
-        stage_tile<S, tokens, depth, Width>(thread, left, row_in(k, at, at.first) + first, k.stride(), at.count,
+        stage_tile<S, tokens, depth, Width>(thread, left, at.row_in(chunks, k, at.first) + first, k.stride(), at.count,
                                             Q - first);
         stage_tile<S, depth, columns, state_width>(thread, tile, state + Index{first} * V + at.column, V, Q - first,
                                                    V - at.column);
       } else {
         const auto& from = of_query ? dh : v;
-        stage_tile<S, tokens, depth, Width>(thread, left, row_in(from, at, at.first) + first, from.stride(), at.count,
-                                            V - first);
+        stage_tile<S, tokens, depth, Width>(thread, left, at.row_in(chunks, from, at.first) + first, from.stride(),
+                                            at.count, V - first);
         stage_tile<S, columns, depth, state_width>(thread, tile, state + Index{at.column} * V + first, V, Q - at.column,
                                                    V - first);
       }
       thread.sync_block();
-      for (int inner = 0; inner < depth; inner += 16) {
-        const auto a = Product::load(thread, left + (thread.warp() * 16 * depth_stride + inner), depth_stride);
-        XLSTM_UNROLL
-        for (int j = 0; j < column_tiles; ++j) {
-          if constexpr (of_value) {
-            Product::add_rows(thread, sums[j], a, tile + (inner * state_stride + j * FragmentC::columns), state_stride);
-          } else {
-            Product::add_columns(thread, sums[j], a, tile + (j * FragmentC::columns * state_stride + inner),
-                                 state_stride);
-          }
-        }
+      if constexpr (of_value) {
+        add_product_with_rows<Product, depth>(thread, sums, left, depth_stride, tile, state_stride);
+      } else {
+        add_product_with_columns<Product, depth>(thread, sums, left, depth_stride, tile, state_stride);
       }
     }
     [[maybe_unused]] const float* n = (of_query ? chunks.n : sums_of.dn) + chunk * Q;
     XLSTM_UNROLL
-    for (int j = 0; j < column_tiles; ++j) {
+    for (int j = 0; j < Tile::column_tiles; ++j) {
       XLSTM_UNROLL
       for (int e = 0; e < FragmentC::elements; ++e) {
         const Row& r = rows[e / 2];
@@ -226,12 +188,12 @@ struct MLSTMChunkGradientsKernel {
           continue;
         }
         if constexpr (!of_value) {
-          const int column = at.column + j * FragmentC::columns + FragmentC::column(thread.lane(), e);
+          const int column = at.column_of(thread, j, e);
           if (column >= Q) continue;
           if constexpr (of_key) sum += n[column];
           if constexpr (of_query && Cell::denominator_gradient) sum -= r.with_sum * n[column];
           sum *= r.of_state;
-          const float own = to_float(row_in(of_query ? q : k, at, r.token)[column]);
+          const float own = to_float(at.row_in(chunks, of_query ? q : k, r.token)[column]);
           products[e / 2] += static_cast<double>(sum) * static_cast<double>(own);
         } else {
           sum *= r.of_state;
@@ -242,7 +204,7 @@ struct MLSTMChunkGradientsKernel {
 
   /// products = rows · othersᵀ of two matrices of one width.
   template <Index W, class Thread>
-  XLSTM_DEVICE void multiply(Thread& thread, const Place& at, const MatrixView<const T, W>& of_rows,
+  XLSTM_DEVICE void multiply(Thread& thread, const Tile& at, const MatrixView<const T, W>& of_rows,
                              const MatrixView<const T, W>& of_others, Index from, int count,
                              FragmentC (&products)[other_tiles]) const {
     constexpr int whole = static_cast<int>(W / Cell::heads);
@@ -250,26 +212,19 @@ struct MLSTMChunkGradientsKernel {
     auto other = thread.template shared<Others>();
     for (int first = 0; first < whole; first += depth) {
       thread.sync_block();
-      stage_tile<S, tokens, depth, Width>(thread, row, row_in(of_rows, at, at.first) + first, of_rows.stride(),
+      stage_tile<S, tokens, depth, Width>(thread, row, at.row_in(chunks, of_rows, at.first) + first, of_rows.stride(),
                                           at.count, whole - first);
-      stage_tile<S, others, depth, Width>(thread, other, row_in(of_others, at, from) + first, of_others.stride(), count,
-                                          whole - first);
+      stage_tile<S, others, depth, Width>(thread, other, at.row_in(chunks, of_others, from) + first, of_others.stride(),
+                                          count, whole - first);
       thread.sync_block();
-      for (int inner = 0; inner < depth; inner += 16) {
-        const auto a = Product::load(thread, row + (thread.warp() * 16 * depth_stride + inner), depth_stride);
-        XLSTM_UNROLL
-        for (int j = 0; j < other_tiles; ++j) {
-          Product::add_columns(thread, products[j], a, other + (j * FragmentC::columns * depth_stride + inner),
-                               depth_stride);
-        }
-      }
+      add_product_with_columns<Product, depth>(thread, products, row, depth_stride, other, depth_stride);
     }
   }
 
   /// What the other tokens from `from` on add, as many as a tile has and none from `end` on; `pairs`: Σ G but G_jj.
   template <class Thread>
-  XLSTM_DEVICE void add_others(Thread& thread, const Place& at, Index from, Index end, const Row (&rows)[2],
-                               FragmentC (&sums)[column_tiles], double (&pairs)[2]) const {
+  XLSTM_DEVICE void add_others(Thread& thread, const Tile& at, Index from, Index end, const Row (&rows)[2], Sums& sums,
+                               double (&pairs)[2]) const {
     const int count = static_cast<int>(end - from < others ? end - from : others);
     FragmentC scores[other_tiles];
     FragmentC weights[other_tiles];
@@ -283,8 +238,8 @@ struct MLSTMChunkGradientsKernel {
     // The last barrier of multiply() lies behind the last use of Factors.
     auto factor = thread.template shared<Factors>();
     const auto stage = [&](const auto& all) {
-      stage_tile<S, others, columns, Width>(thread, factor, row_in(all, at, from) + at.column, all.stride(), count,
-                                            D - at.column);
+      stage_tile<S, others, columns, Width>(thread, factor, at.row_in(chunks, all, from) + at.column, all.stride(),
+                                            count, D - at.column);
     };
     if constexpr (of_query) stage(k);
     if constexpr (of_key) stage(q);
@@ -334,44 +289,18 @@ struct MLSTMChunkGradientsKernel {
     }
     XLSTM_UNROLL
     for (int i = 0; i < 2; ++i) pairs[i] += static_cast<double>(added[i]);
-    XLSTM_UNROLL
-    for (int inner = 0; inner < others / 16; ++inner) {
-      const auto a = Product::from_sums(thread, weights[2 * inner], weights[2 * inner + 1]);
-      XLSTM_UNROLL
-      for (int j = 0; j < column_tiles; ++j) {
-        Product::add_rows(thread, sums[j], a, factor + (inner * 16 * factor_stride + j * FragmentC::columns),
-                          factor_stride);
-      }
-    }
+    add_product_of_sums<Product>(thread, sums, weights, factor, factor_stride);
   }
 
   /// Tokens' sums, of which four threads have a part each.
   template <class Thread>
-  XLSTM_DEVICE void store_sums(Thread& thread, const Place& at, const Row (&rows)[2], const double (&parts)[2],
+  XLSTM_DEVICE void store_sums(Thread& thread, const Tile& at, const Row (&rows)[2], const double (&parts)[2],
                                double* to) const {
     XLSTM_UNROLL
     for (int i = 0; i < 2; ++i) {
       double sum = parts[i] + thread.shuffle_xor(parts[i], 1);
       sum += thread.shuffle_xor(sum, 2);
       if (rows[i].inside && thread.lane() % 4 == 0) to[chunks.tokens(at.sequence, at.head) + rows[i].token] = sum;
-    }
-  }
-  template <class Thread>
-  XLSTM_DEVICE void store(Thread& thread, const Place& at, const Row (&rows)[2],
-                          const FragmentC (&sums)[column_tiles]) const {
-    XLSTM_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const Row& r = rows[i];
-      if (!r.inside) continue;
-      T* to = gradient.row(at.sequence * chunks.length + r.token) + at.head * D;
-      XLSTM_UNROLL
-      for (int j = 0; j < column_tiles; ++j) {
-        XLSTM_UNROLL
-        for (int e = 0; e < 2; ++e) {
-          const int column = at.column + j * FragmentC::columns + FragmentC::column(thread.lane(), e);
-          if (column < D) to[column] = to_element<T>(sums[j].values[2 * i + e]);
-        }
-      }
     }
   }
 };

@@ -12,7 +12,7 @@
 // product of elements of S.
 #pragma once
 
-#include "xlstm/cuda/mlstm_gate_scan.hpp"
+#include "xlstm/cuda/mlstm_token_tile.hpp"
 #include "xlstm/cuda/tile_product.hpp"
 
 namespace xlstm::cuda {
@@ -37,17 +37,15 @@ struct MLSTMChunkOutputsKernel {
   static constexpr int Q = static_cast<int>(Cell::qk_dim);
   static constexpr int V = static_cast<int>(Cell::v_dim);
   static constexpr int threads = Tuning::output_threads;
-  static constexpr int tokens = 16 * (threads / warp_size);
+  using Tile = MLSTMTokenTile<V, threads, Tuning::output_columns>;
+  using Sums = typename Tile::Sums;
+  static constexpr int tokens = Tile::tokens;
+  static constexpr int columns = Tile::columns;
   static constexpr int keys = Tuning::output_keys;
   static constexpr int depth = Q < Tuning::output_depth ? static_cast<int>(round_up(Q, 16)) : Tuning::output_depth;
-  static constexpr int columns =
-      V < Tuning::output_columns ? static_cast<int>(round_up(V, 16)) : Tuning::output_columns;
-  static constexpr int column_tiles = columns / FragmentC::columns;
   static constexpr int key_tiles = keys / FragmentC::columns;
-  static constexpr int blocks_of_columns = static_cast<int>(ceil_div(V, columns));
   static constexpr int state_width = V % vector_width<S> == 0 ? vector_width<S> : 1;
-  static_assert(keys % 16 == 0 && depth % 16 == 0 && columns % 16 == 0,
-                "xlstm: tiles of the chunk outputs are multiples of 16");
+  static_assert(keys % 16 == 0 && depth % 16 == 0, "xlstm: tiles of the chunk outputs are multiples of 16");
   static_assert(Q % Width == 0 && V % Width == 0, "xlstm: a head's rows must be whole vectors");
 
   static constexpr int state_query_stride = tile_stride<S, depth>;
@@ -62,19 +60,17 @@ struct MLSTMChunkOutputsKernel {
   using Shared = SharedLayout<SharedOverlay<SharedLayout<StateQuery, State>, SharedLayout<Query, Keys, Values>>>;
 
   /// Blocks of a launch.
-  static Index blocks(const MLSTMChunks<Cell, S>& chunks) {
-    return chunks.sequences * Cell::heads * chunks.count * ceil_div(chunks.chunk_size, tokens) * blocks_of_columns;
-  }
+  static Index blocks(const MLSTMChunks<Cell, S>& chunks) { return Tile::blocks(chunks); }
 
   template <DeviceThread Thread>
   XLSTM_DEVICE void operator()(Thread& thread) const {
-    Place at = place(thread.block_index().x);
+    const Tile at(chunks, thread.block_index().x);
     if (at.count <= 0) return;
 
     Row rows[2];
     XLSTM_UNROLL
-    for (int i = 0; i < 2; ++i) rows[i] = row_of(thread, at, thread.warp() * 16 + FragmentC::row(thread.lane(), 2 * i));
-    FragmentC sums[column_tiles];
+    for (int i = 0; i < 2; ++i) rows[i] = row_of(at, Tile::row(thread, i));
+    Sums sums;
     float s[2] = {0, 0};
     const bool state_reaches = chunks.document_of(at.sequence, at.first) < 0 && !(first_is_zero && at.chunk == 0);
     if (state_reaches) add_state(thread, at, rows, sums, s);
@@ -87,14 +83,6 @@ struct MLSTMChunkOutputsKernel {
   }
 
  private:
-  struct Place {
-    int sequence;
-    int head;
-    Index chunk;
-    Index first;  ///< token
-    int count;    ///< tokens; may be none
-    int column;
-  };
   /// What a thread knows of one of its two tokens.
   struct Row {
     Index token;    ///< of the sequence
@@ -106,25 +94,7 @@ struct MLSTMChunkOutputsKernel {
     float m;        ///< μ
   };
 
-  XLSTM_DEVICE Place place(int block) const {
-    const int blocks_of_tokens = static_cast<int>((chunks.chunk_size + tokens - 1) / tokens);
-    const int count = static_cast<int>(chunks.count);
-    Place at;
-    at.column = block % blocks_of_columns * columns;
-    block /= blocks_of_columns;
-    const int part = block % blocks_of_tokens;
-    block /= blocks_of_tokens;
-    at.chunk = block % count;
-    at.head = block / count % static_cast<int>(Cell::heads);
-    at.sequence = block / count / static_cast<int>(Cell::heads);
-    at.first = at.chunk * chunks.chunk_size + Index{part} * tokens;
-    const Index left = chunks.end_of(at.chunk) - at.first;
-    at.count = static_cast<int>(left < tokens ? left : tokens);
-    return at;
-  }
-
-  template <class Thread>
-  XLSTM_DEVICE Row row_of(Thread&, const Place& at, int row) const {
+  XLSTM_DEVICE Row row_of(const Tile& at, int row) const {
     constexpr float most = 60.0F;
     Row r{at.first + row, row < at.count, 0, 0.0F, 0.0F, 0.0F, 0.0F};
     if (!r.inside) return r;
@@ -143,34 +113,24 @@ struct MLSTMChunkOutputsKernel {
 
   /// sums = exp(m − τ) Cᵀq̂, s likewise.
   template <class Thread>
-  XLSTM_DEVICE void add_state(Thread& thread, const Place& at, const Row (&rows)[2], FragmentC (&sums)[column_tiles],
-                              float (&s)[2]) const {
+  XLSTM_DEVICE void add_state(Thread& thread, const Tile& at, const Row (&rows)[2], Sums& sums, float (&s)[2]) const {
     using Product = TileProduct<S>;
     auto query = thread.template shared<StateQuery>();
     auto tile = thread.template shared<State>();
-    const Index row = at.sequence * chunks.length + at.first;
     const Index chunk = chunks.chunk(at.sequence, at.head, at.chunk);
     for (int first = 0; first < Q; first += depth) {
       thread.sync_block();
-      stage_tile<S, tokens, depth, Width>(thread, query, q.row(row) + at.head * Q + first, q.stride(), at.count,
+      stage_tile<S, tokens, depth, Width>(thread, query, at.row_in(chunks, q, at.first) + first, q.stride(), at.count,
                                           Q - first);
       stage_tile<S, depth, columns, state_width>(thread, tile, chunks.c + (chunk * Q + first) * V + at.column, V,
                                                  Q - first, V - at.column);
       thread.sync_block();
-      for (int inner = 0; inner < depth; inner += 16) {
-        const auto a =
-            Product::load(thread, query + (thread.warp() * 16 * state_query_stride + inner), state_query_stride);
-        XLSTM_UNROLL
-        for (int j = 0; j < column_tiles; ++j) {
-          Product::add_rows(thread, sums[j], a, tile + (inner * state_stride + j * FragmentC::columns), state_stride);
-        }
-      }
+      add_product_with_rows<Product, depth>(thread, sums, query, state_query_stride, tile, state_stride);
       for (int inner = thread.lane() % 4; inner < depth && first + inner < Q; inner += 4) {
         const float n = chunks.n[chunk * Q + first + inner];
         XLSTM_UNROLL
         for (int i = 0; i < 2; ++i) {
-          const S element =
-              query[(thread.warp() * 16 + FragmentC::row(thread.lane(), 2 * i)) * state_query_stride + inner];
+          const S element = query[Tile::row(thread, i) * state_query_stride + inner];
           s[i] += n * to_float(element);
         }
       }
@@ -180,7 +140,7 @@ struct MLSTMChunkOutputsKernel {
       s[i] = rows[i].document < 0 ? s[i] * rows[i].carried : 0.0F;  // what is forgotten may be no number
     }
     XLSTM_UNROLL
-    for (int j = 0; j < column_tiles; ++j) {
+    for (int j = 0; j < Tile::column_tiles; ++j) {
       XLSTM_UNROLL
       for (int e = 0; e < FragmentC::elements; ++e) {
         const Row& r = rows[e / 2];
@@ -191,36 +151,27 @@ struct MLSTMChunkOutputsKernel {
 
   /// What the tokens from `from` on add, as many as a tile has.
   template <class Thread>
-  XLSTM_DEVICE void add_keys(Thread& thread, const Place& at, Index from, const Row (&rows)[2],
-                             FragmentC (&sums)[column_tiles], float (&s)[2]) const {
+  XLSTM_DEVICE void add_keys(Thread& thread, const Tile& at, Index from, const Row (&rows)[2], Sums& sums,
+                             float (&s)[2]) const {
     using Product = TileProduct<T>;
     auto query = thread.template shared<Query>();
     auto key = thread.template shared<Keys>();
     auto value = thread.template shared<Values>();
-    const Index base = at.sequence * chunks.length;
     const Index left = at.first + at.count - from;
     const int count = static_cast<int>(left < keys ? left : keys);
 
     FragmentC scores[key_tiles];
     for (int first = 0; first < Q; first += depth) {
       thread.sync_block();
-      stage_tile<T, tokens, depth, Width>(thread, query, q.row(base + at.first) + at.head * Q + first, q.stride(),
-                                          at.count, Q - first);
-      stage_tile<T, keys, depth, Width>(thread, key, k.row(base + from) + at.head * Q + first, k.stride(), count,
-                                        Q - first);
+      stage_tile<T, tokens, depth, Width>(thread, query, at.row_in(chunks, q, at.first) + first, q.stride(), at.count,
+                                          Q - first);
+      stage_tile<T, keys, depth, Width>(thread, key, at.row_in(chunks, k, from) + first, k.stride(), count, Q - first);
       if (first == 0) {
-        stage_tile<T, keys, columns, Width>(thread, value, v.row(base + from) + at.head * V + at.column, v.stride(),
-                                            count, V - at.column);
+        stage_tile<T, keys, columns, Width>(thread, value, at.row_in(chunks, v, from) + at.column, v.stride(), count,
+                                            V - at.column);
       }
       thread.sync_block();
-      for (int inner = 0; inner < depth; inner += 16) {
-        const auto a = Product::load(thread, query + (thread.warp() * 16 * depth_stride + inner), depth_stride);
-        XLSTM_UNROLL
-        for (int j = 0; j < key_tiles; ++j) {
-          Product::add_columns(thread, scores[j], a, key + (j * FragmentC::columns * depth_stride + inner),
-                               depth_stride);
-        }
-      }
+      add_product_with_columns<Product, depth>(thread, scores, query, depth_stride, key, depth_stride);
     }
 
     const float* source = chunks.source + chunks.tokens(at.sequence, at.head) + from;
@@ -237,19 +188,11 @@ struct MLSTMChunkOutputsKernel {
         s[e / 2] += scores[j].values[e];
       }
     }
-    XLSTM_UNROLL
-    for (int inner = 0; inner < keys / 16; ++inner) {
-      const auto a = Product::from_sums(thread, scores[2 * inner], scores[2 * inner + 1]);
-      XLSTM_UNROLL
-      for (int j = 0; j < column_tiles; ++j) {
-        Product::add_rows(thread, sums[j], a, value + (inner * 16 * value_stride + j * FragmentC::columns),
-                          value_stride);
-      }
-    }
+    add_product_of_sums<Product>(thread, sums, scores, value, value_stride);
   }
 
   template <class Thread>
-  XLSTM_DEVICE void store(Thread& thread, const Place& at, const Row (&rows)[2], const FragmentC (&sums)[column_tiles],
+  XLSTM_DEVICE void store(Thread& thread, const Tile& at, const Row (&rows)[2], const Sums& sums,
                           const float (&s)[2]) const {
     XLSTM_UNROLL
     for (int i = 0; i < 2; ++i) {
@@ -265,16 +208,7 @@ struct MLSTMChunkOutputsKernel {
         denominators.inverse[token] = inverse;
         denominators.sum_sign[token] = counts ? (all > 0.0F ? 1.0F : -1.0F) : 0.0F;
       }
-      const float factor = r.final * inverse;
-      H* to = h.row(at.sequence * chunks.length + r.token) + at.head * V;
-      XLSTM_UNROLL
-      for (int j = 0; j < column_tiles; ++j) {
-        XLSTM_UNROLL
-        for (int e = 0; e < 2; ++e) {
-          const int column = at.column + j * FragmentC::columns + FragmentC::column(thread.lane(), e);
-          if (column < V) to[column] = to_element<H>(factor * sums[j].values[2 * i + e]);
-        }
-      }
+      at.store_row(thread, sums, i, r.final * inverse, at.row_in(chunks, h, r.token));
     }
   }
 };

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The chunkwise mLSTM on a device (TFLA, arXiv 2503.14376): three kernels, after each other.
-//     gate scan      what the chunks need of the gates               a block for a chunk of a head
-//     chunk states   C, n and m before each chunk, and the last      a block for a tile of a head's C, through all
-//     chunks chunk outputs  h                                               a block for some tokens of a chunk, some
-//     columns
+//     gate scan      what the chunks need of the gates            a block for a chunk of a head
+//     chunk states   C, n and m before each chunk, and the last   a block for a tile of a head's C, through all chunks
+//     chunk outputs  h                                            a block for some tokens of a chunk, some columns
 #pragma once
 
 #include <cstddef>

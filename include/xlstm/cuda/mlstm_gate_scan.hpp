@@ -42,6 +42,11 @@ struct MLSTMChunks {
   XLSTM_HOST_DEVICE Index chunk(int sequence, int head, Index at) const {
     return (sequence * Cell::heads + head) * count + at;
   }
+  /// A head's part of a token's row of q, k, v, h or their gradients.
+  template <class T, Index Width>
+  XLSTM_HOST_DEVICE T* row_of(const MatrixView<T, Width>& all, int sequence, int head, Index t) const {
+    return all.row(sequence * length + t) + head * (Width / Cell::heads);
+  }
   XLSTM_HOST_DEVICE int document_of(int sequence, Index t) const {
     return document != nullptr ? document[sequence * length + t] : -1;
   }
@@ -56,6 +61,27 @@ struct MLSTMChunks {
 template <class Cell>
 XLSTM_HOST_DEVICE float chunk_reference(float m_before, float peak, float forget_sum) {
   return Cell::InputGate::stabilized ? max(m_before, peak) : -forget_sum;
+}
+
+/// What leads from the state before a chunk to the state after it, as the chunk's last token says.
+struct ChunkPassage {
+  int document;      ///< where the chunk's last document starts, −1 where it begins before the chunk
+  float forget_sum;  ///< b
+  float peak;        ///< r
+  float reference;   ///< M
+  float decay;       ///< exp(m − M), 0 where a document starts
+};
+/// `m`: that of the state before the chunk.
+template <class Cell, class S>
+XLSTM_HOST_DEVICE ChunkPassage chunk_passage(const MLSTMChunks<Cell, S>& chunks, int sequence, int head, Index chunk,
+                                             float m) {
+  const Index last = chunks.end_of(chunk) - 1;
+  const Index at = chunks.tokens(sequence, head) + last;
+  ChunkPassage passage{chunks.document_of(sequence, last), chunks.forget_sum[at], chunks.peak[at], 0.0F, 0.0F};
+  const bool fresh = passage.document >= 0;
+  passage.reference = chunk_reference<Cell>(fresh ? 0.0F : m, passage.peak, passage.forget_sum);
+  if (!fresh) passage.decay = exp(m - passage.reference);
+  return passage;
 }
 
 namespace detail {

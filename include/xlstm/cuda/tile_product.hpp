@@ -114,6 +114,54 @@ struct TileProduct<float> {
   }
 };
 
+// Tiles of sums beside each other, of a warp: `Product` is a TileProduct.
+
+/// sums += A B with B(r, c) = tile[r·stride + c].
+template <class Product, int Tiles, class Thread, class SharedPointer>
+XLSTM_DEVICE void add_rows(Thread& thread, FragmentC (&sums)[Tiles], const typename Product::A& a, SharedPointer tile,
+                           int stride) {
+  XLSTM_UNROLL
+  for (int j = 0; j < Tiles; ++j) Product::add_rows(thread, sums[j], a, tile + j * FragmentC::columns, stride);
+}
+/// sums += A B with B(r, c) = tile[c·stride + r].
+template <class Product, int Tiles, class Thread, class SharedPointer>
+XLSTM_DEVICE void add_columns(Thread& thread, FragmentC (&sums)[Tiles], const typename Product::A& a,
+                              SharedPointer tile, int stride) {
+  XLSTM_UNROLL
+  for (int j = 0; j < Tiles; ++j) {
+    Product::add_columns(thread, sums[j], a, tile + j * FragmentC::columns * stride, stride);
+  }
+}
+/// sums += A B, where the warp has 16 rows of A(r, c) = left[r·left_stride + c], c < Depth, and B(r, c) =
+/// right[r·right_stride + c].
+template <class Product, int Depth, int Tiles, class Thread, class SharedPointer>
+XLSTM_DEVICE void add_product_with_rows(Thread& thread, FragmentC (&sums)[Tiles], SharedPointer left, int left_stride,
+                                        SharedPointer right, int right_stride) {
+  for (int inner = 0; inner < Depth; inner += 16) {
+    const auto a = Product::load(thread, left + (thread.warp() * 16 * left_stride + inner), left_stride);
+    add_rows<Product>(thread, sums, a, right + inner * right_stride, right_stride);
+  }
+}
+/// The same with B(r, c) = right[c·right_stride + r].
+template <class Product, int Depth, int Tiles, class Thread, class SharedPointer>
+XLSTM_DEVICE void add_product_with_columns(Thread& thread, FragmentC (&sums)[Tiles], SharedPointer left,
+                                           int left_stride, SharedPointer right, int right_stride) {
+  for (int inner = 0; inner < Depth; inner += 16) {
+    const auto a = Product::load(thread, left + (thread.warp() * 16 * left_stride + inner), left_stride);
+    add_columns<Product>(thread, sums, a, right + inner, right_stride);
+  }
+}
+/// sums += A B, where A are sums, too, rounded to the product's elements, and B(r, c) = right[r·stride + c].
+template <class Product, int Inner, int Tiles, class Thread, class SharedPointer>
+XLSTM_DEVICE void add_product_of_sums(Thread& thread, FragmentC (&sums)[Tiles], const FragmentC (&left)[Inner],
+                                      SharedPointer right, int stride) {
+  XLSTM_UNROLL
+  for (int inner = 0; inner < Inner / 2; ++inner) {
+    const auto a = Product::from_sums(thread, left[2 * inner], left[2 * inner + 1]);
+    add_rows<Product>(thread, sums, a, right + inner * 16 * stride, stride);
+  }
+}
+
 /// For stage_tile: rows as they are.
 struct Unscaled {
   XLSTM_HOST_DEVICE float operator()(int) const { return 1.0F; }
