@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "device_values.hpp"
+#include "train/gradient_case.hpp"
 #include "xlstm/model/architecture.hpp"
 #include "xlstm/reference/backend.hpp"
 #include "xlstm/testing/gradient_check.hpp"
@@ -23,49 +24,18 @@ constexpr ModelConfig variant{.vocab_size = 13,
                               .ffn_round_up_to_multiple_of = 4,
                               .output_logit_soft_cap = 2};
 using N = Network<variant>;
-constexpr Index rows = 18;  // two sequences of nine tokens
-
-/// Values that every type of weights has.
-template <class Block, class T>
-void randomize(Block& block, T /*weights*/) {
-  Random random(11);
-  for_each_parameter<N>(block.parameters, [&](std::string_view, auto& handle, Initialization start) {
-    using Element = typename std::remove_cvref_t<decltype(handle)>::Element;
-    const bool norm = start.kind == Initialization::Kind::constant && start.first == 1;
-    std::vector<Element> values;
-    for (Index i = 0; i < handle.count; ++i) {
-      values.push_back(Element(float{T(static_cast<float>((norm ? 1 : 0) + 0.4 * random.normal()))}));
-    }
-    block.write(handle, values.data());
-  });
-}
 
 template <class T>
 double worst_difference() {
-  Random random(4);
-  std::vector<Token> tokens, targets;
-  for (Index i = 0; i < rows; ++i) {
-    tokens.push_back(static_cast<Token>(random.below(variant.vocab_size)));
-    targets.push_back(static_cast<Token>(random.below(variant.vocab_size)));
-  }
-  targets[5] = ignored_target;
-  std::vector<std::uint8_t> starts(static_cast<std::size_t>(rows), 0);
-  starts[0] = starts[4] = starts[9] = starts[16] = 1;
-  Batch batch;
-  batch.sequences = 2;
-  batch.length = rows / 2;
-  batch.tokens = tokens;
-  batch.targets = targets;
-  batch.starts = starts.data();
-  TrainerOptions options;
-  options.loss.z_loss = 0.01;
-  options.chunk_size = 4;
+  const tests::ShortText text(variant.vocab_size);
+  const Batch batch = text.batch();
+  const TrainerOptions options = tests::gradient_options();
 
   Trainer<N, reference::Backend<double>> reference(1, options);
-  randomize(reference.masters(), T());
+  tests::randomize<N, T>(reference.masters());
   reference.accumulate(batch);
   Trainer<N, Device<T>> device(1, options);
-  randomize(device.masters(), T());
+  tests::randomize<N, T>(device.masters());
   device.masters_changed();
   device.accumulate(batch);
   const double allowed = std::is_same_v<T, float> ? 1e-6 : 2 * rounding<T>;

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "catch.hpp"
-#include "xlstm/core/random.hpp"
+#include "train/gradient_case.hpp"
 #include "xlstm/cpu/backend.hpp"
 #include "xlstm/model/architecture.hpp"
 #include "xlstm/reference/backend.hpp"
@@ -29,52 +29,14 @@ constexpr ModelConfig variant{.vocab_size = 13,
                               .tie_word_embeddings = true,
                               .input_gate = InputGate::sigmoid};
 
-/// Two sequences of nine tokens, a document's start inside each, one target ignored.
-struct Text {
-  explicit Text(Index vocabulary) {
-    Random random(4);
-    for (int i = 0; i < 18; ++i) {
-      tokens.push_back(static_cast<Token>(random.below(static_cast<std::uint64_t>(vocabulary))));
-      targets.push_back(static_cast<Token>(random.below(static_cast<std::uint64_t>(vocabulary))));
-    }
-    targets[5] = ignored_target;
-    starts[0] = starts[4] = starts[9] = starts[16] = 1;
-  }
-  Batch batch() const {
-    Batch b;
-    b.sequences = 2;
-    b.length = 9;
-    b.tokens = tokens;
-    b.targets = targets;
-    b.starts = starts.data();
-    return b;
-  }
-  std::vector<Token> tokens, targets;
-  std::vector<std::uint8_t> starts = std::vector<std::uint8_t>(18, 0);
-};
-
-template <class Network, class B>
-void randomize(Trainer<Network, B>& trainer) {
-  Random random(11);
-  for_each_parameter<Network>(trainer.masters().parameters, [&](std::string_view, auto& handle, Initialization start) {
-    const bool norm = start.kind == Initialization::Kind::constant && start.first == 1;
-    for (Index i = 0; i < handle.count; ++i) {
-      handle.data()[i] =
-          static_cast<typename B::Arithmetic>(static_cast<float>((norm ? 1 : 0) + 0.4 * random.normal()));
-    }
-  });
-}
-
 template <ModelConfig config>
 void check() {
   using R = reference::Backend<double>;
   using N = Network<config>;
-  const Text text(config.vocab_size);
-  TrainerOptions options;
-  options.loss.z_loss = 0.01;
-  options.chunk_size = 4;
+  const tests::ShortText text(config.vocab_size);
+  const TrainerOptions options = tests::gradient_options();
   Trainer<N, R> trainer(1, options);
-  randomize(trainer);
+  tests::randomize<N, float>(trainer.masters());
   trainer.accumulate(text.batch());
   const auto loss = [&] {
     const LossSum sum = trainer.evaluate(text.batch());
@@ -94,7 +56,7 @@ void check() {
   CHECK(differences.worst().relative() <= 1e-6);
 
   Trainer<N, cpu::Backend<float>> fast(1, options);
-  randomize(fast);
+  tests::randomize<N, float>(fast.masters());
   fast.accumulate(text.batch());
   testing::Differences rounding;
   next = 0;
