@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
@@ -192,6 +193,66 @@ TEST_CASE("linear_backward_weight adds dyᵀ x and the sum of dy", "[linear]") {
       }
       REQUIRE(dw.values == first.values);
       REQUIRE(db.values == bias_first.values);
+    }
+  }
+}
+
+TEST_CASE("linear_backward goes back through all layers of one x, bit for bit the same on any number of threads",
+          "[linear]") {
+  std::mt19937 random(14);
+  const Index in = 70;
+  const std::vector<Index> outs = {40, 4, 130, 1};
+  // Few rows; the same for all threads; so many that each thread has its own, and that their sum is cut into parts.
+  const Index rows = GENERATE(0, 5, 90, 2100);
+  CAPTURE(rows);
+  const Matrix x = Matrix(rows, in, 1).fill(random);
+  std::vector<Matrix> dys, before, bias_before;
+  std::vector<std::vector<float>> weights;
+  for (const Index out : outs) {
+    dys.push_back(Matrix(rows, out, 2).fill(random));
+    before.push_back(Matrix(out, in).fill(random));
+    bias_before.push_back(Matrix(1, out).fill(random));
+    weights.push_back(random_weights<float>(out * in, random));
+  }
+  Matrix first_dx(rows, in, 3);
+  std::vector<Matrix> first_dw, first_db;
+  for (const int threads : {1, 2, 3}) {
+    CAPTURE(threads);
+    ThreadPool pool(threads);
+    Arena arena;
+    Matrix dx(rows, in, 3);
+    auto dw = before, db = bias_before;
+    std::vector<cpu::LinearBackwardTask<float>> tasks;
+    for (std::size_t t = 0; t < outs.size(); ++t) {
+      const bool with_bias = t == 1;
+      tasks.push_back({std::as_const(dys[t]).view(), weights[t].data(), dw[t].values.data(),
+                       with_bias ? db[t].values.data() : nullptr});
+    }
+    cpu::linear_backward(pool, arena, x.view(), std::span<const cpu::LinearBackwardTask<float>>(tasks), dx.view());
+    REQUIRE(dx.border_untouched());
+    if (threads == 1) {
+      first_dx = dx, first_dw = dw, first_db = db;
+      const Index all = 40 + 4 + 130 + 1;
+      REQUIRE(worst(dx, all, [&](Index i, Index j, Index k) {
+                if (k < 0) return 0.0;
+                std::size_t t = 0;
+                for (; k >= outs[t]; ++t) k -= outs[t];
+                return double{std::as_const(dys[t])(i, k)} * double{weights[t][static_cast<std::size_t>(k * in + j)]};
+              }) <= 1);
+      for (std::size_t t = 0; t < outs.size(); ++t) {
+        const Matrix& dy = dys[t];
+        REQUIRE(worst(dw[t], rows, [&](Index i, Index j, Index k) {
+                  return k < 0 ? double{std::as_const(before[t])(i, j)} : double{dy(k, i)} * double{x(k, j)};
+                }) <= 1);
+        REQUIRE(worst(db[t], t == 1 ? rows : 0, [&](Index, Index j, Index k) {
+                  return k < 0 ? double{std::as_const(bias_before[t])(0, j)} : double{dy(k, j)};
+                }) <= 1);
+      }
+    }
+    REQUIRE(dx.values == first_dx.values);
+    for (std::size_t t = 0; t < outs.size(); ++t) {
+      REQUIRE(dw[t].values == first_dw[t].values);
+      REQUIRE(db[t].values == first_db[t].values);
     }
   }
 }

@@ -125,18 +125,24 @@ struct AmxTiles {
 
   /// Sums += a·b, of `blocks` blocks, 32 × 32 (or, without `lower`, of them the first 16 rows). Registers 0–3 are the
   /// sums (of rows 0–15: 0, 1), 4 and 5 hold a part of A, 6 and 7 one of B; the order of the terms changes one operand
-  /// at a time.
-  template <Index Parts>
+  /// at a time. `prefetch_b`: B goes on after the last block, and may be far from this core, unlike A, which meets all
+  /// of it: each part of the next block is asked for meanwhile.
+  template <Index Parts, bool prefetch_b = false>
   static void add_product(const Element* a, const Element* b, Index blocks, bool lower) {
-    constexpr Index row_bytes = 64;
+    constexpr Index row_bytes = 64, b_step = Parts * 2 * tile_size;
     amx::memory_fence();
     const auto load_a = [&](Index part) {
       _tile_loadd(4, a + 2 * part * tile_size, row_bytes);
       if (lower) _tile_loadd(5, a + (2 * part + 1) * tile_size, row_bytes);
     };
     const auto load_b = [&](Index part) {
-      _tile_loadd(6, b + 2 * part * tile_size, row_bytes);
-      _tile_loadd(7, b + (2 * part + 1) * tile_size, row_bytes);
+      const Element* const from = b + 2 * part * tile_size;
+      _tile_loadd(6, from, row_bytes);
+      _tile_loadd(7, from + tile_size, row_bytes);
+      if constexpr (prefetch_b) {
+#pragma GCC unroll 32
+        for (Index row = 0; row < 32; ++row) __builtin_prefetch(from + b_step + row * 16);
+      }
     };
     const auto multiply_add = [&] {
       _tile_dpbf16ps(0, 4, 6);
@@ -145,7 +151,7 @@ struct AmxTiles {
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     };
-    for (Index i = 0; i < blocks; ++i, a += a_step, b += Parts * 2 * tile_size) {
+    for (Index i = 0; i < blocks; ++i, a += a_step, b += b_step) {
       if constexpr (Parts == 3) {
         load_a(0);
         load_b(2);
@@ -232,7 +238,7 @@ struct AmxTiles {
                              const float* begin, Index begin_stride) {
     amx::memory_fence();
     amx::begin_sums(begin, begin_stride);
-    add_product<Parts>(a, b, blocks, lower);
+    add_product<Parts, Parts == 3>(a, b, blocks, lower);  // measured for floats alone
     amx::store_sums(c, stride, lower);
     amx::memory_fence();
   }

@@ -125,6 +125,17 @@ class Backend {
     cpu::linear_backward_weight(threads(), arena_, dy, x, dweight.data(), N > 0 ? dbias.data() : nullptr);
   }
 
+  /// Back through linear(x, ...): dx = Σ dy W over all terms; for each dW += dyᵀ x, dbias += Σ_r dy_r.
+  template <Index In, class... Terms>
+  void linear_backward(MatrixView<const float, In> x, MatrixView<float, In> dx, const Terms&... terms) {
+    static_assert(!(QuantizedHandle<typename Terms::Matrix> || ...),
+                  "xlstm: quantised weights cannot be trained; train in float and quantise the result");
+    const std::array tasks{
+        LinearBackwardTask<W>{terms.dy, terms.weight.data(), terms.dweight.data(), bias_gradient(terms.dbias)}...};
+    cpu::linear_backward(threads(), arena_, MatrixView<const float>(x), std::span<const LinearBackwardTask<W>>(tasks),
+                         MatrixView<float>(dx));
+  }
+
   // ---- norms ----
 
   template <Index D, Index N>
@@ -231,6 +242,12 @@ class Backend {
   }
 
  private:
+  /// Null where there is no bias.
+  template <Index N>
+  static float* bias_gradient(VectorParameter<float, N>& dbias) {
+    return N > 0 ? dbias.data() : nullptr;
+  }
+
   /// linear() with activations that are not rounded to bf16.
   template <Index In, class... Matrices>
   void linear_of_floats(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {

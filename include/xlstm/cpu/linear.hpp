@@ -221,6 +221,25 @@ void linear_backward_input(Exec& exec, Arena& arena, MatrixView<const float> dy,
   matrix_products(exec, arena, RowsOfA{dy.data(), dy.stride()}, dy.rows(), out, std::span<const Task>(&task, 1));
 }
 
+namespace detail {
+
+/// sum += Σ_rows dy, unless null.
+template <Executor Exec>
+void add_sum_of_rows(Exec& exec, MatrixView<const float> dy, float* sum) {
+  if (sum == nullptr) return;
+  constexpr Index piece = 256;
+  exec.parallel_for(ceil_div(dy.cols(), piece), [&](Index p, int) {
+    const Index first = p * piece;
+    const Index last = std::min(dy.cols(), first + piece);
+    for (Index r = 0; r < dy.rows(); ++r) {
+      const float* from = dy.row(r);
+      for (Index o = first; o < last; ++o) sum[o] += from[o];
+    }
+  });
+}
+
+}  // namespace detail
+
 /// dweight += dyᵀ x and dbias += Σ_rows dy: dy (rows, out), x (rows, in), dweight (out, in), dbias null or (out).
 template <Executor Exec>
 void linear_backward_weight(Exec& exec, Arena& arena, MatrixView<const float> dy, MatrixView<const float> x,
@@ -232,16 +251,47 @@ void linear_backward_weight(Exec& exec, Arena& arena, MatrixView<const float> dy
   using Task = ProductTask<PlainB<PlainRows<float>>>;
   const Task task{{{x.data(), x.stride()}}, in, nullptr, MatrixView<float>(dweight, out, in), true};
   matrix_products(exec, arena, ColumnsOfA{dy.data(), dy.stride()}, out, dy.rows(), std::span<const Task>(&task, 1));
-  if (dbias == nullptr) return;
-  constexpr Index piece = 256;
-  exec.parallel_for(ceil_div(out, piece), [&](Index p, int) {
-    const Index first = p * piece;
-    const Index last = std::min(out, first + piece);
-    for (Index r = 0; r < dy.rows(); ++r) {
-      const float* from = dy.row(r);
-      for (Index o = first; o < last; ++o) dbias[o] += from[o];
+  detail::add_sum_of_rows(exec, dy, dbias);
+}
+
+/// Back through one of several layers of the same x: dy (rows, out), weight and dweight (out, in), dbias null or (out).
+template <class W>
+struct LinearBackwardTask {
+  MatrixView<const float> dy;
+  const W* weight;
+  float* dweight;
+  float* dbias;
+};
+
+/// dx = Σ_t dy_t W_t; for each task dW_t += dy_tᵀ x and dbias_t += Σ_rows dy_t: x and dx (rows, in). Rows of x are
+/// packed once for all.
+template <class W, Executor Exec>
+void linear_backward(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const LinearBackwardTask<W>> tasks,
+                     MatrixView<float> dx) {
+  const Index in = x.cols();
+  if (x.rows() <= few_gradient_rows) {
+    for (const auto& t : tasks) {
+      linear_backward_input(exec, arena, t.dy, t.weight, t.dy.cols(), in, dx, &t != tasks.data());
+      linear_backward_weight(exec, arena, t.dy, x, t.dweight, t.dbias);
     }
-  });
+    return;
+  }
+  const ArenaScope scope(arena);
+  using InputProduct = Product<RowsOfA, PlainB<PlainRows<W>>>;
+  using WeightProduct = Product<ColumnsOfA, PlainB<PlainRows<float>>>;
+  InputProduct* const inputs = arena.allocate<InputProduct>(static_cast<Index>(tasks.size()));
+  WeightProduct* const weights = arena.allocate<WeightProduct>(static_cast<Index>(tasks.size()));
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    const auto& [dy, weight, dweight, dbias] = tasks[i];
+    assert(dy.rows() == x.rows());
+    const Index out = dy.cols();
+    inputs[i] = {{dy.data(), dy.stride()}, dy.rows(), out, {{{weight, in}}, in, nullptr, dx, i > 0}};
+    weights[i] = {
+        {dy.data(), dy.stride()}, out, dy.rows(), {{{x.data(), x.stride()}}, in, nullptr, {dweight, out, in}, true}};
+    detail::add_sum_of_rows(exec, dy, dbias);
+  }
+  matrix_products(exec, arena, std::span<const WeightProduct>(weights, tasks.size()));
+  matrix_products(exec, arena, std::span<const InputProduct>(inputs, tasks.size()));
 }
 
 }  // namespace xlstm::cpu

@@ -57,17 +57,107 @@ class TiledProducts {
 
   void run() {
     if (columns_ == 0) return;
-    const Index threads = exec_.size();
+    const std::span<TiledProducts> alone(this, 1);
     if constexpr (std::is_same_v<A, ColumnsOfA>) {
-      if (tasks_.size() == 1 && depth_ >= 2 * part_depth && m_ * tasks_[0].n <= largest_of_parts) {
-        return by_depth(threads);
-      }
+      if (divides_depth(alone)) return by_depth(alone);
     }
-    // Where there are enough rows, and all of B fits, each thread has rows of its own, which it finds in its caches,
-    // and leaves there.
-    const Index packed_b = columns_ * Tiles::b_size(depth_, most_parts_) * static_cast<Index>(sizeof(Element));
-    if (threads > 1 && m_ >= threads * Tiles::block_m && packed_b <= shared_bytes) return by_rows(threads);
-    by_columns(threads);
+    if (divides_rows(alone)) return by_rows(alone);
+    by_columns(exec_.size());
+  }
+
+  /// Whether sums of so many terms are worth cutting.
+  static bool divides_depth(std::span<const TiledProducts> products) {
+    return std::all_of(products.begin(), products.end(), [](const TiledProducts& p) {
+      return p.tasks_.size() == 1 && p.depth_ >= 2 * part_depth && p.m_ * p.tasks_[0].n <= largest_of_parts;
+    });
+  }
+  /// Whether there are enough rows, and all B's fit: each thread has rows of its own then, which it finds in its
+  /// caches, and leaves there.
+  static bool divides_rows(std::span<const TiledProducts> products) {
+    const Index threads = products[0].exec_.size();
+    if (threads == 1 || products[0].m_ < threads * Tiles::block_m) return false;
+    Index packed_b = 0;
+    for (const TiledProducts& p : products) packed_b += p.columns_ * Tiles::b_size(p.depth_, p.most_parts_);
+    return packed_b * static_cast<Index>(sizeof(Element)) <= shared_bytes;
+  }
+
+  /// The summation in parts, each of which one thread makes, and then the sum of those: for the gradients of weights,
+  /// which are small beside what they are summed over. Several products have the same B, which is packed once.
+  static void by_depth(std::span<TiledProducts> products) {
+    TiledProducts& any = products[0];
+    const ArenaScope scope(any.arena_);
+    const Index depth = any.depth_, parts = depth / part_depth, threads = any.exec_.size();
+    const Slices slices = any.cut(1);
+    // A slice of B stays for all of A; several are packed again for each block of A.
+    const Index at_once = slices.count == 1 ? Tiles::task_m : 2 * Tiles::task_m;
+    Index a_each = 0;
+    for (TiledProducts& p : products) {
+      a_each = std::max(a_each, p.a_size(at_once, Tiles::block_k));
+      p.sums_ = any.arena_.template allocate<float>((parts - 1) * p.m_ * p.tasks_[0].n);
+    }
+    const Index b_each = any.b_size(slices);
+    Element* const packed_a = any.arena_.template allocate<Element>(threads * a_each);
+    Element* const packed_b = any.arena_.template allocate<Element>(threads * b_each);
+    any.exec_.parallel_for(parts, [&](Index part, int thread) {
+      [[maybe_unused]] const typename Tiles::Session session;
+      Element* const my_a = packed_a + thread * a_each;
+      Element* const my_b = packed_b + thread * b_each;
+      const auto pack_slice = [&](const Slice& slice, Index k, Index last_k) {
+        for (Index j = 0; j < slice.count; ++j) any.pack_tile(slice, j, k, last_k, my_b);
+      };
+      const Index first = part * part_depth;
+      const Index last = part + 1 < parts ? first + part_depth : depth;
+      for (Index k = first; k < last; k += Tiles::block_k) {
+        const Index last_k = std::min(last, k + Tiles::block_k);
+        if (slices.count == 1) pack_slice(slices.list[0], k, last_k);
+        for (const TiledProducts& p : products) {
+          const ProductTask<B> task = p.part_of_sum(part);
+          for (Index m = 0; m < p.m_; m += at_once) {
+            const Block block{m, std::min(at_once, p.m_ - m), k, last_k, p.height()};
+            p.pack_block(block, my_a);
+            for (Index s = 0; s < slices.count; ++s) {
+              if (slices.count > 1) pack_slice(slices.list[s], k, last_k);
+              multiply_packed(task, first, block, slices.list[s], my_a, my_b);
+            }
+          }
+        }
+      }
+    });
+    for (const TiledProducts& p : products) {
+      any.exec_.parallel_for(ceil_div(p.m_, Tiles::tile_m), [&](Index tile, int) {
+        for (Index part = 1; part < parts; ++part) {
+          const ProductTask<B> from = p.part_of_sum(part), to = p.tasks_[0];
+          for (Index r = tile * Tiles::tile_m; r < std::min(p.m_, (tile + 1) * Tiles::tile_m); ++r) {
+            for (Index n = 0; n < to.n; ++n) to.c.row(r)[n] += from.c.row(r)[n];
+          }
+        }
+      });
+    }
+  }
+
+  /// Threads share the packed B and divide the rows. Several products have the same number of rows; a thread makes all
+  /// of them for some rows before it goes on.
+  static void by_rows(std::span<TiledProducts> products) {
+    TiledProducts& any = products[0];
+    const ArenaScope scope(any.arena_);
+    Index a_each = 0, tiles = 0;
+    for (TiledProducts& p : products) {
+      a_each = std::max(a_each, p.a_size(Tiles::task_m, p.depth_at_once()));
+      p.slices_ = p.cut(1);
+      p.packed_b_ = any.arena_.template allocate<Element>(p.steps() * p.slices_.count * p.slice_size());
+      tiles += p.tiles_to_pack();
+    }
+    Element* const packed_a = any.arena_.template allocate<Element>(any.exec_.size() * a_each);
+    any.exec_.parallel_for(tiles, [&](Index tile, int) {
+      for (const TiledProducts& p : products) {
+        if (tile < p.tiles_to_pack()) return p.pack_shared(tile);
+        tile -= p.tiles_to_pack();
+      }
+    });
+    any.exec_.parallel_for(ceil_div(any.m_, Tiles::task_m), [&](Index task, int thread) {
+      [[maybe_unused]] const typename Tiles::Session session;
+      for (const TiledProducts& p : products) p.multiply_rows(task * Tiles::task_m, packed_a + thread * a_each);
+    });
   }
 
  private:
@@ -186,80 +276,35 @@ class TiledProducts {
     }
   }
 
-  /// The summation in parts, each of which one thread makes, and then the sum of those: for the gradients of weights,
-  /// which are small beside what they are summed over.
-  void by_depth(Index threads) {
-    const ArenaScope scope(arena_);
-    const ProductTask<B>& task = tasks_[0];
-    const Index parts = depth_ / part_depth;
-    const Index size = m_ * task.n;
-    float* const sums = arena_.allocate<float>((parts - 1) * size);
-    const Slices slices = cut(1);
-    const Index a_each = a_size(Tiles::task_m, Tiles::block_k), b_each = b_size(slices);
-    Element* const packed_a = arena_.allocate<Element>(threads * a_each);
-    Element* const packed_b = arena_.allocate<Element>(threads * b_each);
-    exec_.parallel_for(parts, [&](Index part, int thread) {
-      [[maybe_unused]] const typename Tiles::Session session;
-      Element* const my_a = packed_a + thread * a_each;
-      Element* const my_b = packed_b + thread * b_each;
-      ProductTask<B> mine = task;
-      if (part > 0) mine = {task.b, task.n, nullptr, {sums + (part - 1) * size, m_, task.n, task.n}, false};
-      const Index first = part * part_depth;
-      const Index last = part + 1 < parts ? first + part_depth : depth_;
-      const auto pack_slice = [&](const Slice& slice, Index k, Index last_k) {
-        for (Index j = 0; j < slice.count; ++j) pack_tile(slice, j, k, last_k, my_b);
-      };
-      for (Index k = first; k < last; k += Tiles::block_k) {
-        const Index last_k = std::min(last, k + Tiles::block_k);
-        if (slices.count == 1) pack_slice(slices.list[0], k, last_k);
-        for (Index m = 0; m < m_; m += Tiles::task_m) {
-          const Block block{m, std::min(Tiles::task_m, m_ - m), k, last_k, height()};
-          pack_block(block, my_a);
-          for (Index s = 0; s < slices.count; ++s) {
-            const Slice& slice = slices.list[s];
-            if (slices.count > 1) pack_slice(slice, k, last_k);
-            multiply_packed(mine, first, block, slice, my_a, my_b);
-          }
-        }
-      }
-    });
-    exec_.parallel_for(ceil_div(m_, Tiles::tile_m), [&](Index tile, int) {
-      for (Index r = tile * Tiles::tile_m; r < std::min(m_, (tile + 1) * Tiles::tile_m); ++r) {
-        float* const to = task.c.row(r);
-        for (Index part = 1; part < parts; ++part) {
-          const float* const from = sums + (part - 1) * size + r * task.n;
-          for (Index n = 0; n < task.n; ++n) to[n] += from[n];
-        }
-      }
-    });
+  /// For by_depth: the task of a part of the summation, the first of which is the task itself.
+  ProductTask<B> part_of_sum(Index part) const {
+    const ProductTask<B>& whole = tasks_[0];
+    if (part == 0) return whole;
+    return {whole.b, whole.n, nullptr, {sums_ + (part - 1) * m_ * whole.n, m_, whole.n, whole.n}, false};
   }
 
-  /// Threads share the packed B and divide the rows.
-  void by_rows(Index threads) {
-    const ArenaScope scope(arena_);
-    const Slices slices = cut(1);
-    const Index slice_size = slices.widest * Tiles::b_size(depth_at_once(), most_parts_);
-    const Index a_each = a_size(Tiles::task_m, depth_at_once());
-    Element* const packed_a = arena_.allocate<Element>(threads * a_each);
-    Element* const packed_b = arena_.allocate<Element>(slices.count * slice_size);
+  // For by_rows: B lies slice after slice for one step of the summation, and so on.
+  Index steps() const { return std::max<Index>(1, ceil_div(depth_, depth_at_once())); }
+  Index slice_size() const { return slices_.widest * Tiles::b_size(depth_at_once(), most_parts_); }
+  Index tiles_to_pack() const { return steps() * slices_.count * slices_.widest; }
+  void pack_shared(Index tile) const {
+    const Index j = tile % slices_.widest, place = tile / slices_.widest;
+    const Slice& slice = slices_.list[place % slices_.count];
+    const Index k = place / slices_.count * depth_at_once();
+    if (j < slice.count) {
+      pack_tile(slice, j, k, std::min(depth_, k + depth_at_once()), packed_b_ + place * slice_size());
+    }
+  }
+  /// Up to task_m rows from m on.
+  void multiply_rows(Index m, Element* packed_a) const {
+    const Element* packed_b = packed_b_;
     for (Index k = 0; k == 0 || k < depth_; k += depth_at_once()) {
-      const Index last_k = std::min(depth_, k + depth_at_once());
-      exec_.parallel_for(slices.count * slices.widest, [&](Index index, int) {
-        const Index s = index / slices.widest, j = index % slices.widest;
-        if (j < slices.list[s].count) pack_tile(slices.list[s], j, k, last_k, packed_b + s * slice_size);
-      });
-      exec_.parallel_for(ceil_div(m_, Tiles::task_m), [&](Index task, int thread) {
-        [[maybe_unused]] const typename Tiles::Session session;
-        Element* const my_a = packed_a + thread * a_each;
-        const Index m = task * Tiles::task_m;
-        const Block block{m, std::min(Tiles::task_m, m_ - m), k, last_k, height()};
-        for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, my_a);
-        for (Index s = 0; s < slices.count; ++s) {
-          const Slice& slice = slices.list[s];
-          multiply_packed(tasks_[static_cast<std::size_t>(slice.task)], 0, block, slice, my_a,
-                          packed_b + s * slice_size);
-        }
-      });
+      const Block block{m, std::min(Tiles::task_m, m_ - m), k, std::min(depth_, k + depth_at_once()), height()};
+      for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, packed_a);
+      for (Index s = 0; s < slices_.count; ++s, packed_b += slice_size()) {
+        const Slice& slice = slices_.list[s];
+        multiply_packed(tasks_[static_cast<std::size_t>(slice.task)], 0, block, slice, packed_a, packed_b);
+      }
     }
   }
 
@@ -303,6 +348,9 @@ class TiledProducts {
   std::span<const ProductTask<B>> tasks_;
   Index columns_ = 0;
   Index most_parts_ = 1;
+  float* sums_ = nullptr;        ///< of all parts but the first (by_depth)
+  Slices slices_{};              ///< (by_rows)
+  Element* packed_b_ = nullptr;  ///< (by_rows)
 };
 
 /// C_t (+)= A·B_t for all tasks t with the tiles named.
@@ -324,6 +372,59 @@ void matrix_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth,
   }
 #endif
   detail::tiled_products<VectorTiles>(exec, arena, a, m, depth, tasks);
+}
+
+/// One of several products that are made in turn.
+template <class A, class B>
+struct Product {
+  A a;
+  Index m, depth;
+  ProductTask<B> task;
+};
+
+namespace detail {
+
+/// Whether all could be made in one go, which is done then.
+template <class Tiles, class A, class B, Executor Exec>
+bool together(Exec& exec, Arena& arena, std::span<const Product<A, B>> products) {
+  using Tiled = TiledProducts<Tiles, A, B, Exec>;
+  const ArenaScope scope(arena);
+  Tiled* const tiled = arena.allocate<Tiled>(static_cast<Index>(products.size()));
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const Product<A, B>& p = products[i];
+    new (&tiled[i]) Tiled(exec, arena, p.a, p.m, p.depth, std::span<const ProductTask<B>>(&p.task, 1));
+  }
+  const std::span<Tiled> all(tiled, products.size());
+  if constexpr (std::is_same_v<A, ColumnsOfA>) {
+    if (!Tiled::divides_depth(all)) return false;
+    Tiled::by_depth(all);
+  } else {
+    if (!Tiled::divides_rows(all)) return false;
+    Tiled::by_rows(all);
+  }
+  return true;
+}
+
+}  // namespace detail
+
+/// Products in turn. Where A are rows, all C have as many rows, and may be the same matrix; where A are columns, all B
+/// are the same.
+template <class A, class B, Executor Exec>
+void matrix_products(Exec& exec, Arena& arena, std::span<const Product<A, B>> products) {
+  if (products.empty()) return;
+#if defined(XLSTM_SIMD_AMX)
+  const auto least = [](const auto& p, const auto& q) { return p.m < q.m; };
+  const Index most_rows = std::max_element(products.begin(), products.end(), least)->m;
+  if (most_rows >= AmxTiles::least_rows && amx::permitted()) {
+    if (detail::together<AmxTiles>(exec, arena, products)) return;
+  } else
+#endif
+      if (detail::together<VectorTiles>(exec, arena, products)) {
+    return;
+  }
+  for (const Product<A, B>& p : products) {
+    matrix_products(exec, arena, p.a, p.m, p.depth, std::span<const ProductTask<B>>(&p.task, 1));
+  }
 }
 
 }  // namespace xlstm::cpu

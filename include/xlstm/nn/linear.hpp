@@ -2,6 +2,8 @@
 // y = W x + b, with W (Out, In) as published.
 #pragma once
 
+#include <type_traits>
+
 #include "xlstm/nn/module.hpp"
 
 namespace xlstm {
@@ -23,6 +25,41 @@ template <class W, class T, class Bias, Index N>
 LinearTerm<W, T, Bias> linear_term(const W& weight, const VectorParameter<Bias, N>& bias, MatrixView<T, W::rows> y) {
   static_assert(N == 0 || N == W::rows, "xlstm: a linear layer's bias has one value per output");
   return {weight, N == 0 ? nullptr : bias.data(), y};
+}
+
+/// Back through one of several matrices applied to the same rows.
+template <class W, class T, class Gradient, class Bias>
+struct LinearBackwardTerm {
+  using Matrix = W;
+  MatrixView<const T, W::rows> dy;
+  const W& weight;    ///< (Out, In)
+  Gradient& dweight;  ///< (Out, In)
+  Bias& dbias;        ///< (Out), or without values
+};
+
+template <class T, class W, class Gradient, class Bias>
+LinearBackwardTerm<W, std::remove_const_t<T>, Gradient, Bias> linear_backward_term(MatrixView<T, W::rows> dy,
+                                                                                   const W& weight, Gradient& dweight,
+                                                                                   Bias& dbias) {
+  return {dy, weight, dweight, dbias};
+}
+
+/// Back through y_t = x W_tᵀ + bias_t: dx = Σ_t dy_t W_t; for each term dW_t += dy_tᵀ x, dbias_t += Σ_rows dy_t. One
+/// operation where the backend has such a one, linear_backward.
+template <class B, Index In, class... Terms>
+void linear_backward(B& backend, MatrixView<const typename B::Arithmetic, In> x,
+                     MatrixView<typename B::Arithmetic, In> dx, Terms... terms) {
+  if constexpr (requires { backend.linear_backward(x, dx, terms...); }) {
+    backend.linear_backward(x, dx, terms...);
+  } else {
+    bool add = false;
+    const auto go_back = [&](auto& term) {
+      backend.linear_backward_weight(x, term.dy, term.dweight, term.dbias);
+      backend.linear_backward_input(term.dy, term.weight, dx, add);
+      add = true;
+    };
+    (go_back(terms), ...);
+  }
 }
 
 /// A linear layer. `Init` is how its weight starts; its bias starts at 0.

@@ -175,17 +175,11 @@ struct MLSTMLayer {
     Norm::template backward_gated<B>(backend, p.norm, g.norm, saved.norm, saved.ogate, dgated, dogate, dh);
     backend.template mlstm_backward<Cell>(run, constant(saved.cell_input), saved.h, saved.cell, dh, din, dstate);
 
-    const auto project_back = [&](auto grad, const auto& weight, auto& weight_gradient, auto& bias_gradient, bool add) {
-      const MatrixView<const typename decltype(grad)::value_type, decltype(grad)::static_cols> dout = grad;
-      backend.linear_backward_weight(saved.x, dout, weight_gradient, bias_gradient);
-      backend.linear_backward_input(dout, weight, dx, add);
-    };
-    project_back(din.q, p.q, g.q, g.q_bias, false);
-    project_back(din.k, p.k, g.k, g.k_bias, true);
-    project_back(din.v, p.v, g.v, g.v_bias, true);
-    project_back(dogate, p.ogate, g.ogate, g.ogate_bias, true);
-    project_back(din.igate, p.igate, g.igate, g.igate_bias, true);
-    project_back(din.fgate, p.fgate, g.fgate, g.fgate_bias, true);
+    linear_backward(backend, saved.x, dx, linear_backward_term(din.q, p.q, g.q, g.q_bias),
+                    linear_backward_term(din.k, p.k, g.k, g.k_bias), linear_backward_term(din.v, p.v, g.v, g.v_bias),
+                    linear_backward_term(dogate, p.ogate, g.ogate, g.ogate_bias),
+                    linear_backward_term(din.igate, p.igate, g.igate, g.igate_bias),
+                    linear_backward_term(din.fgate, p.fgate, g.fgate, g.fgate_bias));
   }
 
  private:

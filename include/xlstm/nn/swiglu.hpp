@@ -69,10 +69,8 @@ struct SwiGLU {
     backend.linear_backward_input(dy, p.down, dproduct, false);
     const Output<B, F> dgate = backend.arena().template matrix<T, F>(dy.rows());
     backend.swiglu_backward(saved.gate, saved.up, dproduct, dgate, dproduct);
-    backend.linear_backward_weight(saved.x, Input<B, F>(dgate), g.gate, g.gate_bias);
-    backend.linear_backward_weight(saved.x, Input<B, F>(dproduct), g.up, g.up_bias);
-    backend.linear_backward_input(Input<B, F>(dgate), p.gate, dx, false);
-    backend.linear_backward_input(Input<B, F>(dproduct), p.up, dx, true);
+    linear_backward(backend, saved.x, dx, linear_backward_term(dgate, p.gate, g.gate, g.gate_bias),
+                    linear_backward_term(dproduct, p.up, g.up, g.up_bias));
   }
 };
 
