@@ -171,11 +171,11 @@ TEST_CASE("the embedding's rows, and their gradient", "[cuda]") {
 }
 
 /// Forward and backward of the cell in one form, from a state and with a gradient of the last one.
-template <class T>
+template <class T, class DeviceOfT = Device<T>>
 void check_cell(xlstm::Form form, double allowed) {
   using Cell = xlstm::MLSTMCell<2, 8, 16>;
   constexpr Index sequences = 2, length = 11, rows = sequences * length;
-  Device<T> device;
+  DeviceOfT device;
   const Values<T> q(device, rows * Cell::qk_width, 1), k(device, rows * Cell::qk_width, 2),
       v(device, rows * Cell::v_width, 3), dh(device, rows * Cell::v_width, 4);
   const Values<float> igate(device, rows * Cell::heads, 5, -1), fgate(device, rows * Cell::heads, 6, 3),
@@ -206,7 +206,7 @@ void check_cell(xlstm::Form form, double allowed) {
       matrix.template operator()<T, Cell::qk_width>(), matrix.template operator()<T, Cell::qk_width>(),
       matrix.template operator()<T, Cell::v_width>(), matrix.template operator()<float, Cell::heads>(),
       matrix.template operator()<float, Cell::heads>()};
-  typename Device<T>::template MLSTMSaved<Cell> saved;
+  typename DeviceOfT::template MLSTMSaved<Cell> saved{};
   device.template mlstm<Cell>(there, in, states, h, saved);
   device.template mlstm_backward<Cell>(there, in, h, saved, MatrixView<T, Cell::v_width>(dh.data, rows), gradient,
                                        dstates);
@@ -221,7 +221,7 @@ void check_cell(xlstm::Form form, double allowed) {
                                                       {igate.wide.data(), rows},
                                                       {fgate.wide.data(), rows}};
   const MatrixView<double, Cell::v_width> h_view(wide_h.data(), rows), dh_view(wide_dh.data(), rows);
-  typename xlstm::reference::Backend<double>::MLSTMSaved<Cell> wide_saved;
+  typename xlstm::reference::Backend<double>::MLSTMSaved<Cell> wide_saved{};
   reference.mlstm<Cell>(run, wide_in, {wide_slots.data(), 0}, h_view, wide_saved);
   reference.mlstm_backward<Cell>(
       run, wide_in, h_view, wide_saved, dh_view,
@@ -247,6 +247,14 @@ TEST_CASE("gradients of the cell, whatever its form", "[cuda]") {
     check_cell<float>(form, 2e-5);
     check_cell<bf16>(form, 0x1p-6);
   }
+}
+
+struct KeepStates : xlstm::cuda::MLSTMChunkwiseTuning {
+  static constexpr bool keep_states = true;
+};
+
+TEST_CASE("gradients of the cell whose chunks' states are kept", "[cuda]") {
+  check_cell<float, xlstm::cuda::Backend<float, xlstm::tests::DeviceRuntime, KeepStates>>(xlstm::Form::chunkwise, 2e-5);
 }
 
 TEST_CASE("loss and optimizer", "[cuda]") {

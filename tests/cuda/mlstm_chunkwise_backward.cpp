@@ -64,7 +64,7 @@ class Sequences : public CellSequences<Cell, T> {
   Errors compare(Index chunk_size, bool of_terms = false) {
     const Run run = this->run(chunk_size);
     const Gradients found = on_device(run);
-    const Gradients again = on_device(run);
+    const Gradients again = on_device(run, true);  // threads in another order, and with the forward's states
     for (std::size_t i = 0; i < found.size(); ++i) REQUIRE(same_bits(found[i], again[i]));
 
     const Gradients expected = reference<Cell>();
@@ -128,8 +128,8 @@ class Sequences : public CellSequences<Cell, T> {
     return entries;
   }
 
-  /// Every array that is written is no number before.
-  Gradients on_device(const Run& run) {
+  /// Every array that is written is no number before. `kept`: backward gets what forward has left.
+  Gradients on_device(const Run& run, bool kept = false) {
     const Index rows = run_.rows();
     auto dstate = dstate_;
     xlstm::tests::DeviceStream stream(seed_++);
@@ -142,18 +142,16 @@ class Sequences : public CellSequences<Cell, T> {
     const cuda::MLSTMDenominators denominators{inverse.data(), sign.data()};
     const auto before = state_;
     const auto input = this->input();
-    {
-      auto memory = device_memory(cuda::mlstm_chunkwise_bytes<Cell, T, Tuning>(run));
-      cuda::mlstm_chunkwise<Cell, T, float, T, Tuning>(stream, run, input.q, input.k, input.v, input.igate, input.fgate,
-                                                       {has_states_ ? last_slots.data() : nullptr, offset},
-                                                       {h.data(), rows}, memory.data(), denominators);
-    }
-    auto memory = device_memory(cuda::mlstm_chunkwise_backward_bytes<Cell, T, Tuning>(run));
+    auto left = device_memory(cuda::mlstm_chunkwise_bytes<Cell, T, Tuning>(run));
+    cuda::mlstm_chunkwise<Cell, T, float, T, Tuning>(stream, run, input.q, input.k, input.v, input.igate, input.fgate,
+                                                     {has_states_ ? last_slots.data() : nullptr, offset},
+                                                     {h.data(), rows}, left.data(), denominators);
+    auto memory = device_memory(cuda::mlstm_chunkwise_backward_bytes<Cell, T, Tuning>(run, kept));
     cuda::mlstm_chunkwise_backward<Cell, T, float, Tuning>(
         stream, run, input, {has_states_ ? state_slots.data() : nullptr, offset}, {h.data(), rows}, denominators,
         {dh_.data(), rows},
         {{dq.data(), rows}, {dk.data(), rows}, {dv.data(), rows}, {di.data(), rows}, {df.data(), rows}},
-        {has_states_ ? dstate_slots.data() : nullptr, offset}, memory.data());
+        {has_states_ ? dstate_slots.data() : nullptr, offset}, memory.data(), kept ? left.data() : nullptr);
     for (std::size_t i = 0; i < before.size(); ++i) {  // it is only read
       REQUIRE((before[i] == state_[i] || (std::isnan(before[i]) && std::isnan(state_[i]))));
     }

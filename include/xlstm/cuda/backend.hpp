@@ -77,6 +77,7 @@ class Backend {
   struct MLSTMSaved {
     StateSlots<float> first_state;  ///< copies of the states that forward began with, or null: zeros
     MLSTMDenominators denominators;
+    void* chunks = nullptr;  ///< what mlstm_chunkwise left, where the tuning keeps it
   };
 
   using Options = typename R::Options;
@@ -350,11 +351,20 @@ class Backend {
       saved.denominators = {arena_.allocate<float>(run.rows() * Cell::heads),
                             arena_.allocate<float>(run.rows() * Cell::heads)};
     }
-    const ArenaScope scope(arena_);
     with_chunkwise_tuning<ChunkwiseTuning>(runtime_->compute_capability(), [&]<class Tuning>() {
-      void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_bytes<Cell, T, Tuning>(chunks));
-      mlstm_chunkwise<Cell, T, float, T, Tuning>(queue_, chunks, in.q, in.k, in.v, in.igate, in.fgate, state, h, memory,
-                                                 run.training ? saved.denominators : MLSTMDenominators{});
+      const auto forward = [&] {
+        void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_bytes<Cell, T, Tuning>(chunks));
+        mlstm_chunkwise<Cell, T, float, T, Tuning>(queue_, chunks, in.q, in.k, in.v, in.igate, in.fgate, state, h,
+                                                   memory, run.training ? saved.denominators : MLSTMDenominators{});
+        return memory;
+      };
+      saved.chunks = nullptr;
+      if (run.training && Tuning::keep_states) {
+        saved.chunks = forward();
+      } else {
+        const ArenaScope scope(arena_);
+        forward();
+      }
     });
   }
   /// Writes the gradient of the cell's input; turns dstate (if any) from the last state's gradient into the first's.
@@ -366,9 +376,10 @@ class Backend {
     const Run chunks = in_chunks(run);
     const ArenaScope scope(arena_);
     with_chunkwise_tuning<ChunkwiseTuning>(runtime_->compute_capability(), [&]<class Tuning>() {
-      void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_backward_bytes<Cell, T, Tuning>(chunks));
+      const bool kept = saved.chunks != nullptr;
+      void* const memory = arena_.allocate<std::byte>(mlstm_chunkwise_backward_bytes<Cell, T, Tuning>(chunks, kept));
       mlstm_chunkwise_backward<Cell, T, float, Tuning>(queue_, chunks, in, saved.first_state, h, saved.denominators, dh,
-                                                       gradient, dstate, memory);
+                                                       gradient, dstate, memory, saved.chunks);
     });
   }
 

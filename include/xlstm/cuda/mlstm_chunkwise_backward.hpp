@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backward pass of the chunkwise mLSTM on a device, exact, the denominator included (TFLA, arXiv 2503.14376, App.
-// B, and what its kernels leave out; cpu/mlstm_backward.hpp). After the forward's first two kernels once more:
+// B, and what its kernels leave out; cpu/mlstm_backward.hpp). After the forward's first two kernels once more, unless
+// what they made was kept:
 //     token gradients    what a token needs of its denominator and δh            a warp for a token of a head
 //     backward states    δC and δn after each chunk, and before the first        a block for a tile of a head's δC
 //     chunk gradients    δq, δk, δv, each by itself                              a block for some tokens and columns
@@ -39,12 +40,13 @@ MLSTMChunkGradients<Cell, S> mlstm_chunk_gradients(const MLSTMChunks<Cell, S>& c
 }
 }  // namespace detail
 
-/// Bytes of device memory that mlstm_chunkwise_backward needs for inputs of T.
+/// Bytes of device memory that mlstm_chunkwise_backward needs for inputs of T. `kept`: it gets the forward's memory.
 template <class Cell, class T, class Tuning = MLSTMChunkwiseTuning>
-Index mlstm_chunkwise_backward_bytes(const Run& run) {
+Index mlstm_chunkwise_backward_bytes(const Run& run, bool kept = false) {
   using S = MLSTMChunkState<T>;
   Index bytes = 0;
   const auto chunks = mlstm_chunks<Cell, S>(run, mlstm_chunk_size<Tuning>(run), nullptr, &bytes);
+  if (kept) bytes = 0;
   detail::mlstm_chunk_gradients<Cell, T, S, Tuning>(chunks, nullptr, bytes);
   return bytes;
 }
@@ -53,24 +55,29 @@ Index mlstm_chunkwise_backward_bytes(const Run& run) {
 /// pass with the same chunks made h and `denominators`. `first_state`: what it began with, null: zeros; only read.
 /// `dstate`: in, the gradients of the last states' C and n; out, of the first states', their entries of m 0; null:
 /// zeros in and nothing out. run.starts and the slots are in device memory. `memory`: mlstm_chunkwise_backward_bytes of
-/// device memory, aligned to 256. A result's bits depend on nothing but the inputs.
+/// device memory, aligned to 256. `kept`: the forward pass's memory as that left it, or null: chunks' states are
+/// computed again. A result's bits depend on nothing but the inputs.
 template <class Cell, class T, class Gate, class Tuning = MLSTMChunkwiseTuning, Launcher L>
 void mlstm_chunkwise_backward(L& launcher, const Run& run, const MLSTMInput<const T, Cell, const Gate>& in,
                               StateSlots<float> first_state, MatrixView<const T, Cell::v_width> h,
                               const MLSTMDenominators& denominators, MatrixView<const T, Cell::v_width> dh,
-                              const MLSTMInput<T, Cell, Gate>& gradient, StateSlots<float> dstate, void* memory) {
+                              const MLSTMInput<T, Cell, Gate>& gradient, StateSlots<float> dstate, void* memory,
+                              void* kept = nullptr) {
   using S = MLSTMChunkState<T>;
   if (run.rows() == 0) return;
+  const bool again = kept == nullptr;
   Index used = 0;
-  const auto chunks = mlstm_chunks<Cell, S>(run, mlstm_chunk_size<Tuning>(run), memory, &used);
+  const auto chunks = mlstm_chunks<Cell, S>(run, mlstm_chunk_size<Tuning>(run), again ? memory : kept, &used);
+  if (!again) used = 0;
   const auto sums = detail::mlstm_chunk_gradients<Cell, T, S, Tuning>(chunks, memory, used);
   const Index heads = run.sequences * Cell::heads;
   const auto launch = [&]<class K>(Index blocks, const K& kernel) {
     launcher.launch({static_cast<int>(blocks)}, kernel);
   };
 
-  launch(heads * chunks.count,
-         MLSTMGateScanKernel<Cell, Gate, S, Tuning>{in.igate, in.fgate, run.starts, first_state, chunks});
+  if (again)
+    launch(heads * chunks.count,
+           MLSTMGateScanKernel<Cell, Gate, S, Tuning>{in.igate, in.fgate, run.starts, first_state, chunks});
   const auto launch_all = [&]<int Width>() {
     using States = MLSTMChunkStatesKernel<Cell, T, S, Width, Tuning>;
     using Tokens = MLSTMTokenGradientsKernel<Cell, T, S>;
@@ -78,7 +85,7 @@ void mlstm_chunkwise_backward(L& launcher, const Run& run, const MLSTMInput<cons
     using Queries = MLSTMChunkGradientsKernel<Cell, T, S, GradientOf::query, Width, Tuning>;
     using Keys = MLSTMChunkGradientsKernel<Cell, T, S, GradientOf::key, Width, Tuning>;
     using Values = MLSTMChunkGradientsKernel<Cell, T, S, GradientOf::value, Width, Tuning>;
-    launch(heads * States::blocks_per_head, States{in.k, in.v, first_state, chunks, false});
+    if (again) launch(heads * States::blocks_per_head, States{in.k, in.v, first_state, chunks, false});
     launch(Tokens::blocks(chunks), Tokens{h, dh, denominators, chunks, sums});
     launch(heads * BackwardStates::blocks_per_head, BackwardStates{in.q, dh, dstate, chunks, sums});
     launch(Queries::blocks(chunks), Queries{in.q, in.k, in.v, dh, gradient.q, chunks, sums});

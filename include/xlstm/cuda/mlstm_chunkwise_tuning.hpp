@@ -19,6 +19,11 @@ namespace xlstm::cuda {
 struct MLSTMChunkwiseTuning {
   static constexpr Index chunk_size = 256;  ///< where Run::chunk_size doesn't say
 
+  /// Whether a training run's forward pass keeps C, n, m before each chunk, and the gates' sums, for its backward pass,
+  /// which else makes them again: 2 bytes (fp32 and f16: 4) for each of B · H · Q · V and chunk, of every layer at a
+  /// time.
+  static constexpr bool keep_states = false;
+
   static constexpr int gate_threads = 128;
 
   static constexpr int state_threads = 128;
