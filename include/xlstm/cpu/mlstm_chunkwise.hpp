@@ -135,7 +135,8 @@ struct Head {
   LeftOperand queries(const Chunk& chunk) const { return LeftOperand::rows_of(q(chunk), in.q.stride()); }
   static LeftOperand earlier(const ChunkScratch<Products>& s) { return LeftOperand::rows_of(s.scores, s.score_stride); }
   static LeftOperand keys(const ChunkScratch<Products>& s, Index length) {
-    return LeftOperand::columns_of({s.scaled_keys, length, Q});
+    const Panels keys{s.scaled_keys, length, Q};  // by name: nvcc writes a braced argument wrongly
+    return LeftOperand::columns_of(keys);
   }
 
   /// Scores, denominators and scaled keys, from the weights and from n before the chunk.
