@@ -109,14 +109,18 @@ class Sequences : public CellSequences<Cell, T> {
         {has_states_ ? state_slots.data() : nullptr, offset}, {dh.data(), rows},
         {{dq.data(), rows}, {dk.data(), rows}, {dv.data(), rows}, {di.data(), rows}, {df.data(), rows}},
         {has_states_ ? dstate_slots.data() : nullptr, offset});
-    const auto first = in<double>(dstate);
+    return gathered(dq, dk, dv, di, df, in<double>(dstate));
+  }
+  template <class Rows, class Gates>
+  Gradients gathered(const Rows& dq, const Rows& dk, const Rows& dv, const Gates& di, const Gates& df,
+                     const std::vector<double>& dstate) const {
     return {in<double>(dq),
             in<double>(dk),
             in<double>(dv),
             in<double>(di),
             in<double>(df),
-            part(first, 0, Cell::n_offset),
-            part(first, Cell::n_offset, Cell::m_offset)};
+            part(dstate, 0, Cell::n_offset),
+            part(dstate, Cell::n_offset, Cell::m_offset)};
   }
   /// Entries of the sequences' states.
   std::vector<double> part(const std::vector<double>& states, Index first, Index last) const {
@@ -157,13 +161,7 @@ class Sequences : public CellSequences<Cell, T> {
     }
     const auto first = in<double>(dstate);
     for (const double m : part(first, Cell::m_offset, Cell::state_size)) CHECK(m == 0.0);
-    return {in<double>(dq),
-            in<double>(dk),
-            in<double>(dv),
-            in<double>(di),
-            in<double>(df),
-            part(first, 0, Cell::n_offset),
-            part(first, Cell::n_offset, Cell::m_offset)};
+    return gathered(dq, dk, dv, di, df, first);
   }
   static bool same_bits(const std::vector<double>& x, const std::vector<double>& y) {
     return std::equal(x.begin(), x.end(), y.begin(), y.end(),
