@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "xlstm/core/huge_pages.hpp"
 #include "xlstm/core/index.hpp"
 #include "xlstm/core/view.hpp"
 
@@ -26,10 +27,10 @@ class ArenaMemory {
   virtual void refuse(std::size_t bytes) = 0;
 };
 
-/// A stack allocator. Allocation is 64-byte aligned and uninitialised; release() gives back all since mark().
-/// Memory is kept in blocks so that growing moves nothing; when everything is released and more than one block is in
-/// use, they are replaced by one block of their summed size, so that a repeated computation settles on a single block.
-/// Where there is no memory for that block they stay, and the next such release tries again.
+/// A stack allocator. Allocation is 64-byte aligned and uninitialised; release() gives back all since mark(). Memory is
+/// kept in blocks, of the host's on large pages, so that growing moves nothing; when everything is released and more
+/// than one block is in use, they are replaced by one block of their summed size, so that a repeated computation
+/// settles on a single block. Where there is no memory for that block they stay, and the next such release tries again.
 class Arena {
  public:
   struct Mark {
@@ -123,6 +124,7 @@ class Arena {
     ++system_allocations_;
     void* const p = memory_ != nullptr ? memory_->allocate(size)
                                        : ::operator new[](size, std::align_val_t{alignment}, std::nothrow);
+    if (memory_ == nullptr) advise_huge_pages(p, size);
     return {static_cast<std::byte*>(p), Free{memory_}};
   }
   /// `wanted` bytes, or at least `needed`.
@@ -130,6 +132,7 @@ class Arena {
     if (memory_ == nullptr) {
       ++system_allocations_;
       auto* p = static_cast<std::byte*>(::operator new[](wanted, std::align_val_t{alignment}));
+      advise_huge_pages(p, wanted);
       return {Memory(p, Free{}), wanted, 0};
     }
     if (Memory p = try_memory(wanted)) return {std::move(p), wanted, 0};

@@ -11,7 +11,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <iterator>
+#include <string_view>
 
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -24,9 +26,12 @@ namespace xlstm::cpu::amx {
 
 #if defined(XLSTM_SIMD_AMX)
 
-/// Whether this process may use the registers; asks the kernel at the first call.
+/// Whether this process may use the registers; asks the kernel at the first call. Not where the environment has
+/// XLSTM_AMX=0, with which the same program runs on vectors, as on a processor without AMX.
 inline bool permitted() {
   static const bool granted = [] {
+    const char* const wanted = std::getenv("XLSTM_AMX");
+    if (wanted != nullptr && std::string_view(wanted) == "0") return false;
     constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
   }();

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "xlstm/core/huge_pages.hpp"
 #include "xlstm/core/normal.hpp"
 #include "xlstm/core/random.hpp"
 #include "xlstm/nn/module.hpp"
@@ -18,13 +19,14 @@
 
 namespace xlstm {
 
-/// Zeroed memory, aligned to 64 bytes.
+/// Zeroed memory, aligned to 64 bytes, on large pages.
 class AlignedMemory {
  public:
   AlignedMemory() = default;
   explicit AlignedMemory(Index bytes)
       : data_(static_cast<std::byte*>(::operator new[](static_cast<std::size_t>(bytes), std::align_val_t{64}))),
         bytes_(bytes) {
+    advise_huge_pages(data_.get(), static_cast<std::size_t>(bytes));
     std::memset(data_.get(), 0, static_cast<std::size_t>(bytes));
   }
   std::byte* data() const { return data_.get(); }
