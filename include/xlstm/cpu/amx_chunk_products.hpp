@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The mLSTM's products of small matrices (chunk_products.hpp) in the registers of AMX, with the precision of fp32
-// (amx_tiles.hpp). A tile's 32 × 32 sums stay in the registers from one product to the next, and are in memory only
-// while vectors work on them.
+// (amx_tiles.hpp). The registers hold 32 × 32 sums at a time. What vectors do with sums they do of 128 rows at once, in
+// memory: each change between the two kinds of registers waits until the other has finished.
 #pragma once
 
 #include <algorithm>
-#include <iterator>
 
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/amx_tiles.hpp"
@@ -17,113 +16,98 @@ namespace xlstm::cpu {
 
 static_assert(panel_width == AmxTiles::tile_n && panel_width == AmxTiles::tile_m && panel_width == AmxTiles::block);
 
-/// The interface of Tile, of up to 32 rows. One at a time, inside an amx::Session.
+/// The interface of Tile, of up to 128 rows. One at a time, inside an amx::Session.
 class AmxTile {
  public:
+  static constexpr Index most_rows = 128;
+
   /// A packed left operand: panels of 32 rows, of each `blocks` blocks of 32 columns.
   struct Left {
     const AmxTiles::Element* data;
     Index blocks;
   };
 
-  explicit AmxTile(Index rows) : rows_(rows) {}
+  /// `memory`: `rows` rows of a panel where the sums may lie, or null.
+  AmxTile(Index rows, float* memory)
+      : rows_(rows), sum_(memory != nullptr && rows % panel_width == 0 ? memory : own_) {}
+  AmxTile(const AmxTile&) = delete;
+  AmxTile& operator=(const AmxTile&) = delete;
   Index rows() const { return rows_; }
 
-  void clear() {
-    amx::begin_sums(nullptr, 0);
-    in_memory_ = false;
-  }
-  void load(const float* from, Index stride, float factor) {
-    if (factor == 1 && rows_ == panel_width) {
-      begin_sums(from, stride);
-      return;
-    }
+  void clear() { zero_ = true; }
+  void load(const float* from, float factor) {
+    zero_ = false;
     const simd::Floats f = simd::broadcast(factor);
-    in_memory_ = true;
-    for_each_vector([&](Index r, Index c, float* sum) { simd::store(sum, f * simd::load(from + r * stride + c)); });
-    std::fill(sum_ + rows_ * panel_width, std::end(sum_), 0.0F);
+    for_each_vector([&](float* sum, Index at) { simd::store(sum, f * simd::load(from + at)); });
+    if (sum_ == own_) std::fill(own_ + rows_ * panel_width, own_ + round_up(rows_, panel_width) * panel_width, 0.0F);
   }
-  void store(float* to, Index stride) { store(to, stride, panel_width); }
+  void store(float* to, Index stride) const { store(to, stride, panel_width); }
   /// The first `width` columns only.
-  void store(float* to, Index stride, Index width) {
-    if (!in_memory_ && rows_ == panel_width && width >= panel_width) return store_sums(to, stride);
-    move_to_memory();
-    for (Index r = 0; r < rows_; ++r)
-      std::copy_n(sum_ + r * panel_width, std::min(width, panel_width), to + r * stride);
-  }
-  /// The transpose: column c of the first `width` goes to row c of `to`.
-  void store_transposed(float* to, Index stride, Index width) {
-    constexpr Index n = simd::width;
-    move_to_memory();
-    for (Index r = 0; r < rows_; r += n) {
-      for (Index c = 0; c < std::min(width, panel_width); c += n) {
-        simd::Floats v[n];
-        for (Index i = 0; i < n; ++i) v[i] = simd::load(sum_ + (r + i) * panel_width + c);
-        simd::transpose(v);
-        for (Index i = 0; i < std::min(n, width - c); ++i) {
-          float* const row = to + (c + i) * stride + r;
-          if (rows_ - r >= n) {
-            simd::store(row, v[i]);
-          } else {
-            simd::store_partial(row, v[i], rows_ - r);
-          }
-        }
+  void store(float* to, Index stride, Index width) const {
+    if (to == sum_) return;
+    for (Index r = 0; r < rows_; ++r) {
+      const float* const from = sum_ + r * panel_width;
+      if (width >= panel_width) {
+        for (Index c = 0; c < panel_width; c += simd::width) simd::store(to + r * stride + c, simd::load(from + c));
+      } else {
+        std::copy_n(from, width, to + r * stride);
       }
     }
   }
 
   /// Row r times factor[r].
   void scale(const float* factor) {
-    move_to_memory();
     for_each_vector(
-        [&](Index r, Index, float* sum) { simd::store(sum, simd::broadcast(factor[r]) * simd::load(sum)); });
-  }
-  /// Column c times factor[c], of panel_width factors.
-  void scale_columns(const float* factor) {
-    move_to_memory();
-    for_each_vector([&](Index, Index c, float* sum) { simd::store(sum, simd::load(factor + c) * simd::load(sum)); });
+        [&](float* sum, Index at) { simd::store(sum, simd::broadcast(factor[at / panel_width]) * simd::load(sum)); });
   }
   /// total[r] += Σ_c sum(r, c)·with[r·panel_width + c].
-  void add_row_dots(const float* with, double* total) {
-    move_to_memory();
+  void add_row_dots(const float* with, double* total) const {
     for (Index r = 0; r < rows_; ++r)
       total[r] += static_cast<double>(simd::dot(sum_ + r * panel_width, with + r * panel_width, panel_width));
   }
 
-  /// sum(r, ·) += Σ_{from ≤ k < to} a(i + r, k) · b(k, ·); i and `from` are multiples of 32.
-  void add(const Left& a, Index i, const AmxTiles::Element* b, Index from, Index to) {
-    if (in_memory_) begin_sums(sum_, panel_width);
-    const Index first = from / AmxTiles::block;
-    AmxTiles::add_product<3>(a.data + (i / panel_width * a.blocks + first) * AmxTiles::a_step,
-                             b + first * AmxTiles::b_size(AmxTiles::block, 3), ceil_div(to, AmxTiles::block) - first,
-                             lower());
+  /// sum(r, ·) += Σ_{k < depth} a(i + r, k) · b(k, ·); i is a multiple of 32.
+  void add(const Left& a, Index i, const AmxTiles::Element* b, Index depth) {
+    const Index end = ceil_div(depth, AmxTiles::block);
+    add_blocks(a, i, b, [&](Index) { return Blocks{0, end}; });
+  }
+  void add_lower(const Left& a, Index i, const AmxTiles::Element* b, Index) {
+    add_blocks(a, i, b, [](Index panel) { return Blocks{0, panel + 1}; });
+  }
+  void add_upper(const Left& a, Index i, const AmxTiles::Element* b, Index depth) {
+    const Index end = ceil_div(depth, AmxTiles::block);
+    add_blocks(a, i, b, [&](Index panel) { return Blocks{panel, end}; });
   }
 
  private:
-  bool lower() const { return rows_ > 16; }
-  void begin_sums(const float* from, Index stride) {
-    amx::memory_fence();
-    amx::begin_sums(from, stride);
-    in_memory_ = false;
-  }
-  void store_sums(float* to, Index stride) const {
-    amx::store_sums(to, stride, lower());
-    amx::memory_fence();
-  }
-  void move_to_memory() {
-    if (!in_memory_) store_sums(sum_, panel_width);
-    in_memory_ = true;
+  struct Blocks {
+    Index first, end;
+  };
+  template <class Range>
+  void add_blocks(const Left& a, Index i, const AmxTiles::Element* b, Range&& range) {
+    for (Index r = 0; r < rows_; r += panel_width) {
+      const Index panel = (i + r) / panel_width;
+      const Blocks blocks = range(panel);
+      float* const sum = sum_ + r * panel_width;
+      amx::memory_fence();
+      amx::begin_sums(zero_ ? nullptr : sum, panel_width);
+      AmxTiles::add_product<3>(a.data + (panel * a.blocks + blocks.first) * AmxTiles::a_step,
+                               b + AmxTiles::b_size(blocks.first * AmxTiles::block, 3), blocks.end - blocks.first,
+                               rows_ - r > 16);
+      amx::store_sums(sum, panel_width);
+      amx::memory_fence();
+    }
+    zero_ = false;
   }
   template <class F>
   void for_each_vector(F&& f) {
-    for (Index r = 0; r < rows_; ++r) {
-      for (Index c = 0; c < panel_width; c += simd::width) f(r, c, sum_ + r * panel_width + c);
-    }
+    for (Index at = 0; at < rows_ * panel_width; at += simd::width) f(sum_ + at, at);
   }
 
-  alignas(64) float sum_[panel_width * panel_width];
   Index rows_;
-  bool in_memory_ = true;
+  float* sum_;  ///< to whole panels of 32 rows
+  bool zero_ = true;
+  alignas(64) float own_[most_rows * panel_width];
 };
 
 /// The interface of VectorProducts.
@@ -132,7 +116,7 @@ struct AmxProducts {
   using Element = AmxTiles::Element;
   using Left = AmxTile::Left;
   static constexpr bool packs = true;
-  static constexpr Index most_rows = panel_width;
+  static constexpr Index triangle_rows = panel_width;
 
   static constexpr Index left_size(Index rows, Index depth) {
     return ceil_div(rows, panel_width) * ceil_div(depth, AmxTiles::block) * AmxTiles::a_step;
@@ -145,6 +129,10 @@ struct AmxProducts {
     const Index first = part == Part::upper ? p * panel_width : 0;
     const Index end = part == Part::lower ? std::min(depth, (p + 1) * panel_width) : depth;
     Element* to = memory + (p * ceil_div(depth, AmxTiles::block) + first / AmxTiles::block) * AmxTiles::a_step;
+    if (from.step == 1 && from.step_panel == panel_width) {  // whole rows, as they lie
+      const RowsOfA lying{from.at(p * panel_width, first), from.row};
+      return AmxTiles::pack_a(lying, 0, count, 0, end - first, panel_width, to);
+    }
     for (Index k = first; k < end; k += AmxTiles::block, to += AmxTiles::a_step) {
       const float* const at = from.at(p * panel_width, k);
       const Index left = std::min(AmxTiles::block, depth - k);
@@ -170,23 +158,22 @@ struct AmxProducts {
   static const Element* right_of_panel(const float* panel, Index first, Index depth, Element* memory) {
     first -= first % AmxTiles::block;
     right_of_rows(panel + first * panel_width, panel_width, depth - first, panel_width,
-                  memory + first / AmxTiles::block * AmxTiles::b_size(AmxTiles::block, 3));
+                  memory + AmxTiles::b_size(first, 3));
+    return memory;
+  }
+  static const Element* right_of_rows(const Panels& from, Index first, Element* memory) {
+    for (Index p = 0; p < from.count(); ++p) {
+      right_of_columns(from.panel(p) + first * panel_width, panel_width,
+                       std::min(panel_width, from.cols - p * panel_width), from.rows - first,
+                       memory + AmxTiles::b_size(p * panel_width, 3));
+    }
     return memory;
   }
 
-  static const Element* packed_panel(const float*, const Element* memory) { return memory; }
-
-  // Registers load only what is there: the values are scaled in memory, as one stretch.
-  static Scaled scaled(const float* from, float factor, float* to, Index count) {
-    const simd::Floats f = simd::broadcast(factor);
-    for (Index i = 0; i < count; i += simd::width) simd::store(to + i, f * simd::load(from + i));
-    return {to, 1.0F};
-  }
-
   template <class F>
-  static void for_each_tile(Index rows, F&& f) {
-    for (Index r = 0; r < rows; r += panel_width) {
-      AmxTile tile(std::min(panel_width, rows - r));
+  static void for_each_tile(Index first, Index end, float* memory, F&& f) {
+    for (Index r = first; r < end; r += AmxTile::most_rows) {
+      AmxTile tile(std::min(AmxTile::most_rows, end - r), memory != nullptr ? memory + r * panel_width : nullptr);
       f(tile, r);
     }
   }

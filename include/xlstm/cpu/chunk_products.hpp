@@ -19,8 +19,8 @@ struct VectorProducts {
   struct Session {};  ///< lives while tiles do
   using Element = float;
   using Left = LeftOperand;
-  static constexpr bool packs = false;           ///< operands that lie in panels, and left ones
-  static constexpr Index most_rows = tile_rows;  ///< of a tile
+  static constexpr bool packs = false;               ///< operands that lie in panels, and left ones
+  static constexpr Index triangle_rows = tile_rows;  ///< a triangle's rows reach to the end of so many
 
   /// Elements of a packed left operand of rows × depth, and of a right one.
   static constexpr Index left_size(Index, Index) { return 0; }
@@ -45,15 +45,17 @@ struct VectorProducts {
   }
   /// A panel, of which the rows [first, depth) are used.
   static const Element* right_of_panel(const float* panel, Index, Index, Element*) { return panel; }
-  /// The right operand that right_of_panel has returned.
-  static const Element* packed_panel(const float* panel, const Element*) { return panel; }
+  /// The transpose of the rows [first, first + 32) of a matrix in panels, packed.
+  static const Element* right_of_rows(const Panels& from, Index first, Element* memory) {
+    pack_transposed_rows(memory, from, first);
+    return memory;
+  }
 
-  /// What tiles load: `count` values of `from` times `factor`, for which `to` is free.
-  static Scaled scaled(const float* from, float factor, float*, Index) { return {from, factor}; }
-
+  /// Calls f(tile, row) for tiles that cover the rows [first, end). `memory`: a panel of `end` rows where sums may lie,
+  /// if that is where they are wanted; or null.
   template <class F>
-  XLSTM_INLINE static void for_each_tile(Index rows, F&& f) {
-    cpu::for_each_tile(rows, static_cast<F&&>(f));
+  XLSTM_INLINE static void for_each_tile(Index first, Index end, float*, F&& f) {
+    cpu::for_each_tile(first, end, static_cast<F&&>(f));
   }
 };
 

@@ -15,8 +15,7 @@
 // state's. It equals the usual Σ_{i≥t} (q_i·δq_i − k_i·δk_i) over everything later, but takes no difference in which
 // G_tt cancels, so that small gradients of closed forget gates keep their digits and no error grows with the sequence
 // (docs/gradients.md has the numbers). Sums over tokens are double.
-// States are held transposed (V, Q), so that every product has the panels that it needs: four products a chunk with the
-// state's size, and one that computes the states between two kept ones again.
+// Four products a chunk have the state's size, and one more where the state before it was not kept.
 #pragma once
 
 #include <algorithm>
@@ -31,6 +30,7 @@
 #include "xlstm/cpu/chunk_products.hpp"
 #include "xlstm/cpu/mlstm_backward_scratch.hpp"
 #include "xlstm/cpu/mlstm_chunkwise.hpp"
+#include "xlstm/cpu/mlstm_columns.hpp"
 #include "xlstm/cpu/mlstm_saved.hpp"
 #include "xlstm/cpu/mlstm_scales.hpp"
 #include "xlstm/cpu/panels.hpp"
@@ -73,8 +73,8 @@ struct Head {
 
   /// The kept state before a group's first chunk.
   void load_state(Index group) const {
-    TransposedState& state = s.states[0];
-    pack_transposed(state.c, saved.c_of(sequence, group, head), V);
+    HeldState& state = s.states[0];
+    state.c.data = saved.c_of(sequence, group, head);
     std::copy_n(saved.n_of(sequence, group, head), Q, state.n);
     state.m = saved.m_of(sequence, group, head);
   }
@@ -88,7 +88,6 @@ struct Head {
     if (chunk.fresh) m = 0;
     const double after = chunk_scales(in, row(chunk), chunk.length, head, m, s.scales);
     const double last = s.scales.maximum[chunk.length - 1];
-    std::fill_n(s.key_weight, round_up(chunk.length, panel_width), 0.0F);
     for (Index t = 0; t < chunk.length; ++t) {
       s.key_weight[t] = static_cast<float>(std::exp(s.scales.c[t] - last));
       s.query_weight[t] =
@@ -99,36 +98,24 @@ struct Head {
 
   /// states[i + 1] from states[i].
   void advance(const Chunk& chunk, Index i) const {
-    const TransposedState& from = s.states[i];
-    TransposedState& to = s.states[i + 1];
+    const HeldState& from = s.states[i];
+    HeldState& to = s.states[i + 1];
     const Passage passage = weights(chunk, from.m);
     to.m = passage.m;
-    const Panels values{s.values, chunk.length, V};
     const Panels keys{s.weighted, chunk.length, Q};
-    pack(values, v(chunk), in.v.stride());
     pack(keys, k(chunk), in.k.stride(), [this](Index t) { return s.key_weight[t]; });
-    const Left left = pack_left(LeftOperand::columns_of(values), V, chunk.length, Part::all, s.left);
-    accumulate(to.c, chunk.fresh ? nullptr : from.c.data, passage.decay, left, keys);
-    accumulate(to.n, chunk.fresh ? nullptr : from.n, passage.decay, keys, [](Index) { return 1.0F; });
-  }
-
-  /// to = decay·from + left · columns; from null: zeros.
-  void accumulate(const Panels& to, const float* from, float decay, const Left& left, const Panels& columns) const {
-    inner.parallel_for(to.count(), [&](Index p, int thread) {
+    ColumnStep<Products, Part::lower, Q> step;
+    step.updates = pack_left(LeftOperand::columns_of(keys), Q, chunk.length, Part::all, s.left);
+    step.decay = passage.decay;
+    step.length = chunk.length;
+    inner.parallel_for(to.c.count(), [&](Index p, int thread) {
       [[maybe_unused]] const Session session;
-      const Element* const right = Products::right_of_panel(columns.panel(p), 0, columns.rows, s.right[thread]);
-      const Index size = to.rows * panel_width;
-      Scaled before{};
-      if (from != nullptr) before = Products::scaled(from + p * size, decay, to.panel(p), size);
-      Products::for_each_tile(to.rows, [&](auto& tile, Index r) XLSTM_INLINE_LAMBDA {
-        if (from != nullptr)
-          tile.load(before.data + r * panel_width, panel_width, before.factor);
-        else
-          tile.clear();
-        tile.add(left, r, right, 0, columns.rows);
-        tile.store(to.panel(p) + r * panel_width, panel_width);
-      });
+      const Index first = p * panel_width;
+      const Element* const values =
+          Products::right_of_rows(v(chunk) + first, in.v.stride(), chunk.length, V - first, s.right[thread]);
+      step.update(chunk.fresh ? nullptr : from.c.panel(p), values, to.c.panel(p));
     });
+    accumulate(to.n, chunk.fresh ? nullptr : from.n, passage.decay, keys, [](Index) { return 1.0F; });
   }
 
   /// to = decay·from + Σ_t factor(t) rows_t.
@@ -171,19 +158,16 @@ struct Head {
     inner.parallel_for(P.count(), [&](Index p, int thread) {
       [[maybe_unused]] const Session session;
       const Index first = p * panel_width;
-      const Element* const keys = Products::right_of_columns(k(chunk) + first * in.k.stride(), in.k.stride(), Q,
-                                                             L - first, s.right_keys + p * Products::right_size(Q));
-      const Element* const values =
-          Products::right_of_columns(v(chunk) + first * in.v.stride(), in.v.stride(), V, L - first, s.right[thread]);
-      Products::for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
-        if (i + tile.rows() <= first) return;
-        tile.clear();
-        tile.add(left_q, i, keys, 0, Q);
-        tile.store(P.panel(p) + i * panel_width, panel_width);
-        tile.clear();
-        tile.add(left_dn, i, values, 0, V);
-        tile.store(dS.panel(p) + i * panel_width, panel_width);
-      });
+      const auto product = [&](const Left& left, const float* columns, Index stride, Index depth, float* to) {
+        const Element* const right = Products::right_of_columns(columns, stride, depth, L - first, s.right[thread]);
+        Products::for_each_tile(first, L, to, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
+          tile.clear();
+          tile.add(left, i, right, depth);
+          tile.store(to + i * panel_width, panel_width);
+        });
+      };
+      product(left_q, k(chunk) + first * in.k.stride(), in.k.stride(), Q, P.panel(p));
+      product(left_dn, v(chunk) + first * in.v.stride(), in.v.stride(), V, dS.panel(p));
       weigh_panel(P, dS, p);
     });
     add_partials(P.count(), L, s.row_sum);
@@ -196,27 +180,36 @@ struct Head {
     std::fill_n(s.column_sum + first, width, 0.0);
     std::fill_n(s.partial + p * P.rows, P.rows, 0.0);
     for (Index i = first; i < P.rows; ++i) {
-      float* score = P.panel(p) + i * panel_width;
-      float* dscore = dS.panel(p) + i * panel_width;
-      const Index count = std::min(i + 1 - first, width);
+      float* const score = P.panel(p) + i * panel_width;
+      float* const dscore = dS.panel(p) + i * panel_width;
       float g[panel_width] = {};
-      for (Index j = 0; j < count; ++j) {
-        const float x = static_cast<float>(s.scales.c[first + j] - s.scales.maximum[i]);
-        const float decay = query_scale<Cell> * simd::exp_of_negative(x);
-        const float d = dscore[j] + s.ds[i];
-        score[j] *= decay;
-        dscore[j] = d * decay;
-        g[j] = d * score[j];
-      }
-      std::fill(score + count, score + panel_width, 0.0F);
-      std::fill(dscore + count, dscore + panel_width, 0.0F);
       if (i - first < width) {
+        weigh_row(score, dscore, first, i, i + 1 - first, g);
         s.diagonal[i] = static_cast<double>(g[i - first]);
         g[i - first] = 0;
+      } else {
+        weigh_row(score, dscore, first, i, std::integral_constant<Index, panel_width>{}, g);
       }
       s.partial[p * P.rows + i] = static_cast<double>(simd::sum(g, panel_width));
       for (Index j = 0; j < width; ++j) s.column_sum[first + j] += static_cast<double>(g[j]);
     }
+  }
+
+  /// The columns [first, first + count) of row i, and their G; zeros in the rest of the panel.
+  template <class Count>
+  void weigh_row(float* score, float* dscore, Index first, Index i, Count count, float* g) const {
+    const double maximum = s.scales.maximum[i];
+    const float ds = s.ds[i];
+    for (Index j = 0; j < count; ++j) {
+      const float x = static_cast<float>(s.scales.c[first + j] - maximum);
+      const float decay = query_scale<Cell> * simd::exp_of_negative(x);
+      const float d = dscore[j] + ds;
+      score[j] *= decay;
+      dscore[j] = d * decay;
+      g[j] = d * score[j];
+    }
+    std::fill(score + count, score + panel_width, 0.0F);
+    std::fill(dscore + count, dscore + panel_width, 0.0F);
   }
 
   /// to_t = Σ_p partial(p, t), in the panels' order whoever computed them.
@@ -226,110 +219,133 @@ struct Head {
       for (Index t = 0; t < length; ++t) to[t] += s.partial[p * length + t];
   }
 
-  void query_gradient(const Chunk& chunk, const TransposedState& state) const {
-    const Panels dS{s.dscores, chunk.length, chunk.length};
-    const Panels dN{s.dn_rows, chunk.length, V};
-    const Panels keys{s.keys, chunk.length, Q};
-    const Panels queries{s.queries, chunk.length, Q};
-    const MatrixView<float, Cell::qk_width>& to = gradient.q;
-    const Left left_dn = Products::left(LeftOperand::rows_of(dN), V, s.left_dn);  // packed for the scores
-    const Left earlier = pack_left(LeftOperand::rows_of(dS), chunk.length, chunk.length, Part::lower, s.left_scores);
-    inner.parallel_for(keys.count(), [&](Index p, int thread) {
+  /// What δq̂ and δk have in common, of which x is q̂ or k:
+  ///     to_t = weight_t (state·rows_t + factor_t n) + Σ_s pairs_ts values_s,    sums_t = x_t·(the first of the two
+  ///     terms).
+  /// `state`: its C transposed is multiplied by (L, V) rows; null for zeros.
+  template <Part part>
+  struct RowGradient {
+    Left rows;
+    Left pairs;
+    const Panels& values;
+    const Panels& x;
+    const float* weight;
+    double* sums;
+  };
+  template <Part part, class Factor>
+  void row_gradient(const Chunk& chunk, const RowGradient<part>& of, const HeldState* state, Factor&& factor,
+                    const MatrixView<float, Cell::qk_width>& to) const {
+    const Index L = chunk.length;
+    inner.parallel_for(of.x.count(), [&](Index p, int thread) {
       [[maybe_unused]] const Session session;
-      double* partial = s.partial + p * chunk.length;
-      std::fill_n(partial, chunk.length, 0.0);
-      const Element* right_state = nullptr;
-      if (!chunk.fresh) right_state = Products::right_of_panel(state.c.panel(p), 0, V, s.right[thread]);
-      const Element* const right_keys =
-          Products::right_of_panel(keys.panel(p), 0, chunk.length, s.right[thread] + Products::right_size(V));
-      Products::for_each_tile(chunk.length, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
+      const Index first = p * panel_width;
+      double* partial = s.partial + p * L;
+      std::fill_n(partial, L, 0.0);
+      Element* const memory = s.right[thread];
+      const Element* const right_state = state != nullptr ? Products::right_of_rows(state->c, first, memory) : nullptr;
+      const Element* const values =
+          Products::right_of_panel(of.values.panel(p), 0, L, memory + Products::right_size(std::max(Q, V)));
+      Products::for_each_tile(0, L, nullptr, [&](auto& tile, Index t) XLSTM_INLINE_LAMBDA {
         tile.clear();
-        if (!chunk.fresh) {
-          tile.add(left_dn, i, right_state, 0, V);
-          tile.scale(s.query_weight + i);
-          tile.add_row_dots(queries.panel(p) + i * panel_width, partial + i);
+        if (state != nullptr) {
+          tile.add(of.rows, t, right_state, V);
+          tile.scale(of.weight + t);
+          tile.add_row_dots(of.x.panel(p) + t * panel_width, partial + t);
         }
-        tile.add(earlier, i, right_keys, 0, std::min(i + tile.rows(), chunk.length));
-        tile.store(to.row(row(chunk) + i) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
+        if constexpr (part == Part::lower)
+          tile.add_lower(of.pairs, t, values, L);
+        else
+          tile.add_upper(of.pairs, t, values, L);
+        tile.store(to.row(row(chunk) + t) + head * Q + first, to.stride(), Q - first);
       });
     });
-    add_partials(keys.count(), chunk.length, s.from_state);
-    if (chunk.fresh) return;
-    for (Index t = 0; t < chunk.length; ++t) {
-      float* dq = to.row(row(chunk) + t) + head * Q;
-      const float factor = s.query_weight[t] * s.ds[t];
-      for (Index c = 0; c < Q; ++c) dq[c] += factor * state.n[c];
-      s.from_state[t] += static_cast<double>(factor * simd::dot(state.n, q(chunk) + t * in.q.stride(), Q));
+    add_partials(of.x.count(), L, of.sums);
+    if (state == nullptr) return;
+    for (Index t = 0; t < L; ++t) {
+      const float f = of.weight[t] * factor(t);
+      float* const out = to.row(row(chunk) + t) + head * Q;
+      double dot = 0;
+      for (Index p = 0; p < of.x.count(); ++p) {
+        const Index first = p * panel_width;
+        const Index width = std::min(panel_width, Q - first);
+        dot += static_cast<double>(simd::dot(state->n + first, of.x.panel(p) + t * panel_width, width));
+        for (Index c = 0; c < width; ++c) out[first + c] += f * state->n[first + c];
+      }
+      of.sums[t] += static_cast<double>(f) * dot;
     }
+  }
+
+  void query_gradient(const Chunk& chunk, const HeldState& state) const {
+    const Index L = chunk.length;
+    const Panels dS{s.dscores, L, L};
+    const Panels dN{s.dn_rows, L, V};
+    const Panels keys{s.keys, L, Q};
+    const Panels queries{s.queries, L, Q};
+    const Left rows = Products::left(LeftOperand::rows_of(dN), V, s.left_dn);  // packed for the scores
+    const Left pairs = pack_left(LeftOperand::rows_of(dS), L, L, Part::lower, s.left_scores);
+    const RowGradient<Part::lower> of{rows, pairs, keys, queries, s.query_weight, s.from_state};
+    row_gradient(
+        chunk, of, chunk.fresh ? nullptr : &state, [this](Index t) { return s.ds[t]; }, gradient.q);
   }
 
   /// `last`: nothing comes after the chunk, so that the gradient of the state after it is zero.
   void key_gradient(const Chunk& chunk, bool last) const {
-    const Panels dS{s.dscores, chunk.length, chunk.length};
-    const Panels values{s.values, chunk.length, V};
-    const Panels queries{s.queries, chunk.length, Q};
-    const Panels keys{s.keys, chunk.length, Q};
-    const MatrixView<float, Cell::qk_width>& to = gradient.k;
-    const Left left_v = pack_left(LeftOperand::rows_of(values), chunk.length, V, Part::all, s.left);
-    const Left later = pack_left(LeftOperand::columns_of(dS), chunk.length, chunk.length, Part::upper, s.left_scores);
-    inner.parallel_for(queries.count(), [&](Index p, int thread) {
-      [[maybe_unused]] const Session session;
-      double* partial = s.partial + p * chunk.length;
-      std::fill_n(partial, chunk.length, 0.0);
-      const Element* right_state = nullptr;
-      if (!last) right_state = Products::right_of_panel(s.dstate.c.panel(p), 0, V, s.right[thread]);
-      const Element* const right_queries =
-          Products::right_of_panel(queries.panel(p), 0, chunk.length, s.right[thread] + Products::right_size(V));
-      Products::for_each_tile(chunk.length, [&](auto& tile, Index j) XLSTM_INLINE_LAMBDA {
-        tile.clear();
-        if (!last) {
-          tile.add(left_v, j, right_state, 0, V);
-          tile.scale(s.key_weight + j);
-          tile.add_row_dots(keys.panel(p) + j * panel_width, partial + j);
-        }
-        tile.add(later, j, right_queries, j, chunk.length);
-        tile.store(to.row(row(chunk) + j) + head * Q + p * panel_width, to.stride(), Q - p * panel_width);
-      });
-    });
-    add_partials(queries.count(), chunk.length, s.to_state);
-    if (last) return;
-    for (Index t = 0; t < chunk.length; ++t) {
-      float* dk = to.row(row(chunk) + t) + head * Q;
-      for (Index c = 0; c < Q; ++c) dk[c] += s.key_weight[t] * s.dstate.n[c];
-      s.to_state[t] += static_cast<double>(s.key_weight[t] * simd::dot(s.dstate.n, k(chunk) + t * in.k.stride(), Q));
-    }
+    const Index L = chunk.length;
+    const Panels dS{s.dscores, L, L};
+    const Panels queries{s.queries, L, Q};
+    const Panels keys{s.keys, L, Q};
+    const Left rows = pack_left(values(chunk), L, V, Part::all, s.left);
+    const Left pairs = pack_left(LeftOperand::columns_of(dS), L, L, Part::upper, s.left_scores);
+    const RowGradient<Part::upper> of{rows, pairs, queries, keys, s.key_weight, s.to_state};
+    row_gradient(
+        chunk, of, last ? nullptr : &s.dstate, [](Index) { return 1.0F; }, gradient.k);
+  }
+  /// v as a left operand: where it lies, or in panels, whose rows are not pages apart.
+  LeftOperand values(const Chunk& chunk) const {
+    if constexpr (Products::packs) return LeftOperand::rows_of(v(chunk), in.v.stride());
+    const Panels copy{s.values, chunk.length, V};
+    pack(copy, v(chunk), in.v.stride());
+    return LeftOperand::rows_of(copy);
   }
 
-  /// `left_dn`: the transpose of δN.
-  void value_gradient(const Chunk& chunk, bool last, const Left& left_dn) const {
+  /// δv, and δC from the one after the chunk to the one before it; returns their product ⟨δC, C⟩ before that.
+  double value_and_state_gradient(const Chunk& chunk, bool last, float decay, const HeldState& state) const {
     const Index L = chunk.length;
     const Panels P{s.scores, L, L};
+    const Panels dN{s.dn_rows, L, V};
+    const Panels keys{s.keys, L, Q};
+    const Panels queries{s.weighted, L, Q};
+    pack(queries, q(chunk), in.q.stride(), [this](Index t) { return s.query_weight[t]; });
+    ColumnStep<Products, Part::upper, Q> step;
+    step.rows = pack_left(LeftOperand::rows_of(keys), L, Q, Part::all, s.left);
+    step.weight = s.key_weight;
+    step.pairs = pack_left(LeftOperand::columns_of(P), L, L, Part::upper, s.left_scores);
+    if (!chunk.fresh) step.updates = pack_left(LeftOperand::columns_of(queries), Q, L, Part::all, s.left_dn);
+    step.decay = decay;
+    step.length = L;
     const MatrixView<float, Cell::v_width>& to = gradient.v;
-    Left left_state{};
-    if (!last) left_state = pack_left(LeftOperand::rows_of(s.dstate.c), V, Q, Part::all, s.left);
-    const auto right_memory = [&](Index p) { return s.right_scores + p * Products::right_panel_size(L); };
-    if constexpr (Products::packs) {
-      inner.parallel_for(
-          P.count(), [&](Index p, int) { Products::right_of_panel(P.panel(p), p * panel_width, L, right_memory(p)); });
-    }
-    inner.parallel_for(ceil_div(V, panel_width) * P.count(), [&](Index task, int) {
+    inner.parallel_for(dN.count(), [&](Index p, int thread) {
       [[maybe_unused]] const Session session;
-      const Index p = task % P.count();
       const Index first = p * panel_width;
-      const Index block = task / P.count() * panel_width;
-      const Element* const keys = s.right_keys + p * Products::right_size(Q);  // packed for the scores
-      const Element* const scores = Products::packed_panel(P.panel(p), right_memory(p));
-      Products::for_each_tile(std::min(panel_width, V - block), [&](auto& tile, Index r) XLSTM_INLINE_LAMBDA {
-        const Index c = block + r;
-        tile.clear();
-        if (!last) {
-          tile.add(left_state, c, keys, 0, Q);
-          tile.scale_columns(s.key_weight + first);
-        }
-        tile.add(left_dn, c, scores, first, L);
-        tile.store_transposed(to.row(row(chunk) + first) + head * V + c, to.stride(), std::min(panel_width, L - first));
-      });
+      Element* const memory = s.right[thread];
+      const Element* const right =
+          Products::right_of_panel(dN.panel(p), 0, L, memory + Products::right_size(std::max(Q, V)));
+      float* const dstate = s.dstate.c.panel(p);
+      float* const out = to.row(row(chunk)) + head * V + first;
+      step.output(last ? nullptr : dstate, right, memory, out, to.stride(), std::min(panel_width, V - first));
+      s.partial[p] = 0;
+      if (chunk.fresh) return;
+      const Panels before{state.c.panel(p), Q, panel_width};
+      const Panels after{dstate, Q, panel_width};
+      if (!last) s.partial[p] = dot(after, before);
+      step.update(last ? nullptr : dstate, right, dstate);
     });
+    double product = 0;
+    for (Index p = 0; p < dN.count(); ++p) product += s.partial[p];
+    if (chunk.fresh) return 0;
+    if (!last) product += static_cast<double>(simd::dot(s.dstate.n, state.n, Q));
+    accumulate(s.dstate.n, last ? nullptr : s.dstate.n, decay, queries, [this](Index t) { return s.ds[t]; });
+    return product;
   }
 
   /// `through`: the part of the gradient of log f that goes from state to state.
@@ -355,29 +371,19 @@ struct Head {
     }
   }
 
-  double state_product(const TransposedState& state) const {
-    return dot(s.dstate.c, state.c) + static_cast<double>(simd::dot(s.dstate.n, state.n, Q));
-  }
-
   /// Gradients of one chunk, and δC, δn from those after it to those before it.
-  void chunk(const Chunk& c, const TransposedState& state, bool last) const {
+  void chunk(const Chunk& c, const HeldState& state, bool last) const {
     const Passage passage = weights(c, state.m);
-    pack(Panels{s.keys, c.length, Q}, k(c), in.k.stride());
-    pack(Panels{s.queries, c.length, Q}, q(c), in.q.stride());
-    pack(Panels{s.values, c.length, V}, v(c), in.v.stride());
+    const Panels keys{s.keys, c.length, Q};
+    const Panels queries{s.queries, c.length, Q};
+    pack(keys, k(c), in.k.stride());
+    pack(queries, q(c), in.q.stride());
     output_gradient(c);
     scores(c);
     query_gradient(c, state);
     key_gradient(c, last);
-    const Panels dN{s.dn_rows, c.length, V};
-    const Left left_dn = pack_left(LeftOperand::columns_of(dN), V, c.length, Part::all, s.left_dn);
-    value_gradient(c, last, left_dn);
-    gate_gradient(c, last || c.fresh ? 0.0 : static_cast<double>(passage.decay) * state_product(state));
-    if (c.fresh) return;
-    const Panels queries{s.weighted, c.length, Q};
-    pack(queries, q(c), in.q.stride(), [this](Index t) { return s.query_weight[t]; });
-    accumulate(s.dstate.c, last ? nullptr : s.dstate.c.data, passage.decay, left_dn, queries);
-    accumulate(s.dstate.n, last ? nullptr : s.dstate.n, passage.decay, queries, [this](Index t) { return s.ds[t]; });
+    const double product = value_and_state_gradient(c, last, passage.decay, state);
+    gate_gradient(c, static_cast<double>(passage.decay) * product);
   }
 
   /// The whole sequence.
@@ -387,12 +393,12 @@ struct Head {
     const Index count = plan.count(sequence);
     bool last = !slot.present();
     if (slot.present()) {
-      pack_transposed(s.dstate.c, slot.c, V);
+      pack(s.dstate.c, slot.c, V);
       std::copy_n(slot.n, Q, s.dstate.n);
     }
-    for (Index group = ceil_div(count, saved_group) - 1; group >= 0; --group) {
-      const Index first = group * saved_group;
-      const Index size = std::min(saved_group, count - first);
+    for (Index group = ceil_div(count, saved_group<Cell>) - 1; group >= 0; --group) {
+      const Index first = group * saved_group<Cell>;
+      const Index size = std::min(saved_group<Cell>, count - first);
       load_state(group);
       for (Index i = 0; i + 1 < size; ++i) advance(chunks[first + i], i);
       for (Index i = size - 1; i >= 0; --i) {
@@ -402,7 +408,7 @@ struct Head {
     }
     if (!slot.present()) return;
     for (Index r = 0; r < Q; ++r)
-      for (Index c = 0; c < V; ++c) slot.c[r * V + c] = last ? 0.0F : *s.dstate.c.at(c, r);
+      for (Index c = 0; c < V; ++c) slot.c[r * V + c] = last ? 0.0F : *s.dstate.c.at(r, c);
     for (Index r = 0; r < Q; ++r) slot.n[r] = last ? 0.0F : s.dstate.n[r];
     *slot.m = 0;
   }

@@ -18,6 +18,7 @@
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/run.hpp"
 #include "xlstm/cpu/chunk_products.hpp"
+#include "xlstm/cpu/mlstm_columns.hpp"
 #include "xlstm/cpu/mlstm_saved.hpp"
 #include "xlstm/cpu/mlstm_scales.hpp"
 #include "xlstm/cpu/panels.hpp"
@@ -102,6 +103,25 @@ struct Head {
   Index head;
   Index first_row;  ///< of the sequence
 
+  /// Where C before chunk i of `count` is held: among what backward needs, or in `own`.
+  float* c_before(Index i, Index count, float* own) const {
+    if (saved == nullptr || i % saved_group<Cell> != 0 || i == count) return own;
+    return saved->c_of(sequence, i / saved_group<Cell>, head);
+  }
+  /// C before the first of `count` chunks, from a slot, if there is one, else zeros for backward.
+  void first_c(const HeadState<Cell>& slot, Index count, float* own) const {
+    const Panels to{c_before(0, count, own), Q, V};  // by name: nvcc writes a braced argument wrongly
+    if (slot.present()) {
+      pack(to, slot.c, V);
+    } else if (saved != nullptr) {
+      std::fill_n(to.data, Panels::size(Q, V), 0.0F);
+    }
+  }
+  void last_c(const HeadState<Cell>& slot, float* own, Index p) const {
+    const Panels from{own, Q, V};
+    unpack_panel(from, p, slot.c, V);
+  }
+
   const float* q(const Chunk& chunk) const { return in.q.row(first_row + chunk.first) + head * Q; }
   const float* k(const Chunk& chunk) const { return in.k.row(first_row + chunk.first) + head * Q; }
   const float* v(const Chunk& chunk) const { return in.v.row(first_row + chunk.first) + head * V; }
@@ -148,10 +168,9 @@ struct Head {
       const Index first = p * panel_width;
       const auto* right =
           Products::right_of_columns(k(chunk) + first * in.k.stride(), in.k.stride(), Q, L - first, s.right_keys);
-      Products::for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
-        if (i + tile.rows() <= first) return;
+      Products::for_each_tile(first, L, nullptr, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
         tile.clear();
-        tile.add(left, i, right, 0, Q);
+        tile.add(left, i, right, Q);
         tile.store(s.scores + i * s.score_stride + first, s.score_stride);
       });
     }
@@ -160,7 +179,7 @@ struct Head {
       const double maximum = s.scales.maximum[i];
       for (Index j = 0; j <= i; ++j)
         row[j] *= query_scale<Cell> * simd::exp_of_negative(static_cast<float>(s.scales.c[j] - maximum));
-      const Index end = std::min(round_up(i + 1, Products::most_rows), s.score_stride);
+      const Index end = std::min(round_up(i + 1, Products::triangle_rows), s.score_stride);
       for (Index j = i + 1; j < end; ++j) row[j] = 0.0F;
 
       float signed_sum = 0;
@@ -184,57 +203,36 @@ struct Head {
 
   /// Keeps n and m before chunk i for backward, where it keeps any.
   void save_scalars(const float* n, double m, Index i, bool empty) const {
-    if (saved == nullptr || i % saved_group != 0) return;
-    float* to = saved->n_of(sequence, i / saved_group, head);
+    if (saved == nullptr || i % saved_group<Cell> != 0) return;
+    float* to = saved->n_of(sequence, i / saved_group<Cell>, head);
     if (empty)
       std::fill_n(to, Q, 0.0F);
     else
       std::copy_n(n, Q, to);
-    saved->m_of(sequence, i / saved_group, head) = m;
+    saved->m_of(sequence, i / saved_group<Cell>, head) = m;
   }
 
-  /// Keeps panel p of C before chunk i.
-  void save_panel(const Panels& c, Index p, Index i, bool empty) const {
-    if (saved == nullptr || i % saved_group != 0) return;
-    float* to = saved->c_of(sequence, i / saved_group, head);
-    if (!empty) return unpack_panel(c, p, to, V);
-    const Index width = std::min(panel_width, V - p * panel_width);
-    for (Index r = 0; r < Q; ++r) std::fill_n(to + r * V + p * panel_width, width, 0.0F);
-  }
-
-  /// Output and state update of panel p of the columns. `keep`: C is wanted afterwards.
-  void column_panel(const ChunkScratch<Products>& s, const Chunk& chunk, Index p, const Panels& c,
-                    const PanelScratch<Products>& memory, bool empty, bool keep) const {
+  /// Output and state update of panel p of the columns. `before`: C, or null for zeros; `after`: where it goes, or
+  /// null.
+  void column_panel(const ChunkScratch<Products>& s, const Chunk& chunk, Index p, const float* before, float* after,
+                    const PanelScratch<Products>& memory) const {
     [[maybe_unused]] const typename Products::Session session;
     const Index L = chunk.length;
     const Index first = p * panel_width;
     const Index width = std::min(panel_width, V - first);
+    const Index at = p * Panels::size(Q, panel_width);
+    ColumnStep<Products, Part::lower, Q> step;
+    step.rows = Products::left(queries(chunk), Q, s.left_queries);
+    step.weight = s.query_weight;
+    step.pairs = Products::left(earlier(s), L, s.left_scores);
+    step.updates = Products::left(keys(s, L), L, s.left_keys);
+    step.decay = s.decay;
+    step.length = L;
     const auto* values = Products::right_of_rows(v(chunk) + first, in.v.stride(), L, width, memory.right_values);
-    const auto* state = empty ? nullptr : Products::right_of_panel(c.panel(p), 0, Q, memory.right_state);
-    const auto left_queries = Products::left(queries(chunk), Q, s.left_queries);
-    const auto left_scores = Products::left(earlier(s), L, s.left_scores);
-    float* out = h.row(first_row + chunk.first) + head * V + first;
-    Products::for_each_tile(L, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
-      tile.clear();
-      if (!empty) {
-        tile.add(left_queries, i, state, 0, Q);
-        tile.scale(s.query_weight + i);
-      }
-      tile.add(left_scores, i, values, 0, i + tile.rows());
-      tile.store(out + i * h.stride(), h.stride(), width);
-    });
-    if (!keep) return;
-    const auto left_keys = Products::left(keys(s, L), L, s.left_keys);
-    Scaled before{};
-    if (!empty) before = Products::scaled(c.panel(p), s.decay, c.panel(p), Q * panel_width);
-    Products::for_each_tile(Q, [&](auto& tile, Index i) XLSTM_INLINE_LAMBDA {
-      if (empty)
-        tile.clear();
-      else
-        tile.load(before.data + i * panel_width, panel_width, before.factor);
-      tile.add(left_keys, i, values, 0, L);
-      tile.store(c.panel(p) + i * panel_width, panel_width);
-    });
+    const float* const state = before != nullptr ? before + at : nullptr;
+    float* const out = h.row(first_row + chunk.first) + head * V + first;
+    step.output(state, values, memory.right_state, out, h.stride(), width);
+    if (after != nullptr) step.update(state, values, after + at);
   }
 };
 
@@ -260,32 +258,33 @@ void by_head(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, co
     const Index head = task % Cell::heads;
     const Head<Cell, Products> one{in, h, saved, sequence, head, sequence * run.length};
     ChunkScratch<Products>& scratch = threads[thread].chunk;
-    const Panels c{threads[thread].c, Q, V};
+    float* const own = threads[thread].c;
+    const Chunk* chunks = plan.of(sequence);
+    const Index count = plan.count(sequence);
     HeadState<Cell> slot(state, sequence, head);
     bool empty = !slot.present();
     double m = 0;
+    one.first_c(slot, count, own);
     if (!empty) {
-      pack(c, slot.c, V);
       std::copy_n(slot.n, Q, scratch.n);
       m = *slot.m;
     }
-    const Chunk* chunks = plan.of(sequence);
-    for (Index i = 0; i < plan.count(sequence); ++i) {
+    for (Index i = 0; i < count; ++i) {
       const Chunk& chunk = chunks[i];
       if (chunk.fresh) empty = true, m = 0;
       one.save_scalars(scratch.n, m, i, empty);
       m = one.weights(scratch, chunk, m, empty);
       one.scores(scratch, chunk, scratch.n, empty);
       one.advance_n(scratch, chunk, scratch.n);
-      const bool keep = i + 1 < plan.count(sequence) ? !chunks[i + 1].fresh : slot.present();
-      for (Index p = 0; p < c.count(); ++p) {
-        one.save_panel(c, p, i, empty);
-        one.column_panel(scratch, chunk, p, c, threads[thread].panel, empty, keep);
-      }
+      const bool keep = i + 1 < count ? !chunks[i + 1].fresh : slot.present();
+      const float* const before = empty ? nullptr : one.c_before(i, count, own);
+      float* const after = keep ? one.c_before(i + 1, count, own) : nullptr;
+      for (Index p = 0; p < ceil_div(V, panel_width); ++p)
+        one.column_panel(scratch, chunk, p, before, after, threads[thread].panel);
       empty = false;
     }
     if (slot.present()) {
-      for (Index p = 0; p < c.count(); ++p) unpack_panel(c, p, slot.c, V);
+      for (Index p = 0; p < ceil_div(V, panel_width); ++p) one.last_c(slot, own, p);
       std::copy_n(scratch.n, Q, slot.n);
       *slot.m = static_cast<float>(m);
     }
@@ -324,9 +323,10 @@ void by_column(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, 
     return Head<Cell, Products>{in, h, saved, sequence, u % Cell::heads, sequence * run.length};
   };
   exec.parallel_for(heads, [&](Index u, int) {
-    const HeadState<Cell> slot(state, u / Cell::heads, u % Cell::heads);
+    const Head<Cell, Products> one = head_of(u);
+    const HeadState<Cell> slot(state, one.sequence, one.head);
+    one.first_c(slot, plan.count(one.sequence), running[u].c);
     if (!slot.present()) return;
-    pack(Panels{running[u].c, Q, V}, slot.c, V);
     std::copy_n(slot.n, Q, running[u].n);
     running[u].m = *slot.m;
     running[u].empty = false;
@@ -363,16 +363,17 @@ void by_column(Exec& exec, Arena& arena, const Run& run, const ChunkPlan& plan, 
       const Index u = task / panels;
       const Index p = task % panels;
       const Head<Cell, Products> one = head_of(u);
-      const Panels c{running[u].c, Q, V};
       const Chunk* chunks = plan.of(one.sequence);
+      const Index count = plan.count(one.sequence);
       for (Index i = 0; i < size_of(one.sequence); ++i) {
         const Index next = begin + i + 1;
-        const bool keep = next < plan.count(one.sequence) ? !chunks[next].fresh : bool(state);
-        one.save_panel(c, p, begin + i, empty_at(u, i));
-        one.column_panel(scratch[u * group + i], chunks[begin + i], p, c, panel[thread], empty_at(u, i), keep);
+        const bool keep = next < count ? !chunks[next].fresh : bool(state);
+        const float* const before = empty_at(u, i) ? nullptr : one.c_before(begin + i, count, running[u].c);
+        float* const after = keep ? one.c_before(next, count, running[u].c) : nullptr;
+        one.column_panel(scratch[u * group + i], chunks[begin + i], p, before, after, panel[thread]);
       }
-      if (state && size_of(one.sequence) > 0 && begin + group >= plan.count(one.sequence))
-        unpack_panel(c, p, HeadState<Cell>(state, one.sequence, one.head).c, V);
+      if (state && size_of(one.sequence) > 0 && begin + group >= count)
+        one.last_c(HeadState<Cell>(state, one.sequence, one.head), running[u].c, p);
     });
     for (Index u = 0; u < heads; ++u) running[u].empty = false;
   }

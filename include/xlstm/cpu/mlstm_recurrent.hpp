@@ -15,6 +15,7 @@
 #include "xlstm/cpu/mlstm_chunkwise.hpp"
 #include "xlstm/cpu/mlstm_saved.hpp"
 #include "xlstm/cpu/mlstm_scales.hpp"
+#include "xlstm/cpu/panels.hpp"
 #include "xlstm/cpu/simd.hpp"
 
 namespace xlstm::cpu::recurrent {
@@ -44,7 +45,7 @@ struct Head {
   Index group_at(Index t, Index& chunk) const {
     if (saved == nullptr || chunk >= plan->count(sequence) || plan->of(sequence)[chunk].first != t) return -1;
     const Index begun = chunk++;
-    return begun % saved_group == 0 ? begun / saved_group : -1;
+    return begun % saved_group<Cell> == 0 ? begun / saved_group<Cell> : -1;
   }
 
   /// m and n of every token, in place, and the scales with which C follows.
@@ -94,8 +95,8 @@ struct Head {
         for (Index i = 0; i < Q; ++i) std::fill(c + i * V + first, c + i * V + last, 0.0F);
       }
       if (group >= 0) {
-        float* to = saved->c_of(sequence, group, head);
-        for (Index i = 0; i < Q; ++i) std::copy(c + i * V + first, c + i * V + last, to + i * V + first);
+        const Panels kept{saved->c_of(sequence, group, head), Q, V};
+        save(kept, c, first, last);
       }
       for (Index begin = first; begin < last; begin += block)
         sweep(s, row, c + begin, begin, std::min(block, last - begin));
@@ -105,6 +106,19 @@ struct Head {
  private:
   static constexpr Index block = 512;       ///< columns whose sums stay in the nearest cache
   static constexpr Index rows_at_once = 4;  ///< rows of C for each load and store of the sums
+
+  /// Columns of C, as panels.
+  static void save(const Panels& to, const float* c, Index first, Index last) {
+    for (Index begin = first, end = 0; begin < last; begin = end) {
+      end = std::min(last, round_up(begin + 1, panel_width));
+      const Index padding = end == V ? round_up(V, panel_width) - V : 0;
+      for (Index i = 0; i < Q; ++i) {
+        float* const row = to.at(i, begin);
+        std::copy(c + i * V + begin, c + i * V + end, row);
+        std::fill_n(row + end - begin, padding, 0.0F);
+      }
+    }
+  }
 
   void sweep(const TokenScales& s, Index row, float* c, Index begin, Index width) const {
     const float* q = in.q.row(row) + head * Q;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the mLSTM's forward pass keeps for its backward pass: two numbers a token and head, and the state before every
-// saved_group-th chunk. The states in between, the decay matrices and the scores are computed again: a state costs
-// more to write to memory and to read back than to compute, and 2048 tokens would keep 32 of them for each head.
+// MLSTMTuning::saved_group-th chunk, in the panels in which both passes hold it. The states in between, the decay
+// matrices and the scores are computed again.
 #pragma once
 
 #include <algorithm>
@@ -10,11 +10,14 @@
 #include "xlstm/cell/mlstm.hpp"
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/run.hpp"
+#include "xlstm/cpu/mlstm_tuning.hpp"
+#include "xlstm/cpu/panels.hpp"
 
 namespace xlstm::cpu {
 
-/// Chunks between two kept states. Backward holds the states of so many chunks at a time for each thread.
-inline constexpr Index saved_group = 8;
+/// Chunks from one kept state to the next. Backward holds the states between them for each thread.
+template <class Cell>
+inline constexpr Index saved_group = MLSTMTuning::saved_group(Cell::qk_dim, Cell::v_dim);
 
 /// Views into the arena.
 template <class Cell>
@@ -23,17 +26,19 @@ struct MLSTMSaved {
   Index groups = 0;                 ///< states kept of each sequence
   float* inverse_denominator = {};  ///< 1/d, (rows, H), in the units of exp(−m_t)
   float* sum_factor = {};  ///< δs = sum_factor · (δh·h): −sign(s)/d, or 0 where |s| is not the maximum; (rows, H)
-  float* states = {};      ///< C and n before the chunks 0, saved_group, …: (B, groups, Cell::m_offset)
-  double* m = {};          ///< their m: (B, groups, H)
+  float* c = {};   ///< C before the chunks 0, saved_group, …: (B, groups, H), panels (Q, V), zeros where they pad
+  float* n = {};   ///< their n: (B, groups, H, Q)
+  double* m = {};  ///< their m: (B, groups, H)
 
   float* c_of(Index sequence, Index group, Index head) const {
-    return states + (sequence * groups + group) * Cell::m_offset + head * Cell::qk_dim * Cell::v_dim;
+    return c + place(sequence, group, head) * Panels::size(Cell::qk_dim, Cell::v_dim);
   }
-  float* n_of(Index sequence, Index group, Index head) const {
-    return states + (sequence * groups + group) * Cell::m_offset + Cell::n_offset + head * Cell::qk_dim;
-  }
-  double& m_of(Index sequence, Index group, Index head) const {
-    return m[(sequence * groups + group) * Cell::heads + head];
+  float* n_of(Index sequence, Index group, Index head) const { return n + place(sequence, group, head) * Cell::qk_dim; }
+  double& m_of(Index sequence, Index group, Index head) const { return m[place(sequence, group, head)]; }
+
+ private:
+  Index place(Index sequence, Index group, Index head) const {
+    return (sequence * groups + group) * Cell::heads + head;
   }
 };
 
@@ -73,11 +78,13 @@ MLSTMSaved<Cell> allocate_saved(Arena& arena, const Run& run, Index chunk_size) 
   for (Index b = 0; b < run.sequences; ++b) most = std::max(most, Chunks(run, b, chunk_size).count());
   MLSTMSaved<Cell> saved;
   saved.chunk_size = chunk_size;
-  saved.groups = ceil_div(most, saved_group);
+  saved.groups = ceil_div(most, saved_group<Cell>);
   saved.inverse_denominator = arena.allocate<float>(run.rows() * Cell::heads);
   saved.sum_factor = arena.allocate<float>(run.rows() * Cell::heads);
-  saved.states = arena.allocate<float>(run.sequences * saved.groups * Cell::m_offset);
-  saved.m = arena.allocate<double>(run.sequences * saved.groups * Cell::heads);
+  const Index states = run.sequences * saved.groups * Cell::heads;
+  saved.c = arena.allocate<float>(states * Panels::size(Cell::qk_dim, Cell::v_dim));
+  saved.n = arena.allocate<float>(states * Cell::qk_dim);
+  saved.m = arena.allocate<double>(states);
   return saved;
 }
 

@@ -23,6 +23,10 @@ struct MLSTMTuning {
     return std::min(best, std::max<Index>(length, 1));
   }
 
+  /// Chunks from one state that a training run keeps to the next. Keeping a state costs writing and reading it, the
+  /// others are computed again: by vectors, in short chunks, that costs less than memory does.
+  static constexpr Index saved_group(Index qk_dim, Index v_dim) { return amx(qk_dim, v_dim) ? 1 : 8; }
+
   /// Whether AMX, where the machine has it, makes a cell's products. Wall time of a forward pass (of forward and
   /// backward) in ms, 8 heads of 256 × 512, S = 2048, two threads, the best of 36 passes by vectors and of 42 and 12 by
   /// AMX, in turns, while neighbours left AMX between a quarter and three quarters of its peak:

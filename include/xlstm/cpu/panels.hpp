@@ -50,10 +50,14 @@ inline void pack_panel(float* to, Index rows, Index width, const float* from, In
   }
 }
 
+/// Row by row, as memory lies: rows may be pages apart.
 template <class Scale>
 inline void pack(const Panels& to, const float* from, Index stride, Scale scale) {
-  for (Index p = 0; p < to.count(); ++p)
-    pack_panel(to.panel(p), to.rows, to.cols - p * panel_width, from + p * panel_width, stride, scale);
+  for (Index r = 0; r < to.rows; ++r, from += stride) {
+    for (Index p = 0; p < to.count(); ++p)
+      pack_panel(to.panel(p) + r * panel_width, 1, to.cols - p * panel_width, from + p * panel_width, stride,
+                 [&](Index) { return scale(r); });
+  }
 }
 
 inline void pack(const Panels& to, const float* from, Index stride) {
@@ -99,6 +103,16 @@ inline void pack_transposed(const Panels& to, const float* from, Index stride) {
   }
 }
 
+/// One panel of the transpose: rows [first, first + 32) of `from` as columns, from.cols rows of them.
+inline void pack_transposed_rows(float* to, const Panels& from, Index first) {
+  const Index width = from.rows - first < panel_width ? from.rows - first : panel_width;
+  for (Index p = 0; p < from.count(); ++p) {
+    const Index first_row = p * panel_width;
+    const Index rows = from.cols - first_row < panel_width ? from.cols - first_row : panel_width;
+    pack_transposed({to + first_row * panel_width, rows, width}, from.panel(p) + first * panel_width, panel_width);
+  }
+}
+
 /// The left operand of a product, where it lies: rows i and columns k of memory whose panel_width rows and columns
 /// follow each other at one distance, and groups of so many at another.
 struct LeftOperand {
@@ -125,12 +139,6 @@ struct LeftOperand {
 /// Which part of a square left operand is used: all, or what lies on and below (above) the diagonal, to whole tiles.
 enum class Part { all, lower, upper };
 
-/// Values in memory, times a factor.
-struct Scaled {
-  const float* data;
-  float factor;
-};
-
 /// Rows × panel_width sums in registers.
 template <int Rows>
 struct Tile {
@@ -143,11 +151,11 @@ struct Tile {
       for (simd::Floats& x : row) x = simd::Floats{};
   }
 
-  /// Rows from memory, times a factor.
-  XLSTM_INLINE void load(const float* from, Index stride, float factor) {
+  /// Rows of a panel, times a factor.
+  XLSTM_INLINE void load(const float* from, float factor) {
     const simd::Floats f = simd::broadcast(factor);
     for (int r = 0; r < Rows; ++r)
-      for (int c = 0; c < panel_vectors; ++c) sum[r][c] = f * simd::load(from + r * stride + c * simd::width);
+      for (int c = 0; c < panel_vectors; ++c) sum[r][c] = f * simd::load(from + r * panel_width + c * simd::width);
   }
 
   XLSTM_INLINE void store(float* to, Index stride) const {
@@ -164,27 +172,11 @@ struct Tile {
       for (Index c = 0; c < width; ++c) to[r * stride + c] = all[r * panel_width + c];
   }
 
-  /// The transpose: column c of the first `width` goes to row c of `to`.
-  XLSTM_INLINE void store_transposed(float* to, Index stride, Index width) const {
-    float all[static_cast<std::size_t>(Rows * panel_width)];
-    store(all, panel_width);
-    for (Index c = 0; c < width; ++c)
-      for (Index r = 0; r < Rows; ++r) to[c * stride + r] = all[r * panel_width + c];
-  }
-
   /// Row r times factor[r].
   XLSTM_INLINE void scale(const float* factor) {
     for (int r = 0; r < Rows; ++r) {
       const simd::Floats f = simd::broadcast(factor[r]);
       for (simd::Floats& x : sum[r]) x *= f;
-    }
-  }
-
-  /// Column c times factor[c], of panel_width factors.
-  XLSTM_INLINE void scale_columns(const float* factor) {
-    for (int c = 0; c < panel_vectors; ++c) {
-      const simd::Floats f = simd::load(factor + c * simd::width);
-      for (int r = 0; r < Rows; ++r) sum[r][c] *= f;
     }
   }
 
@@ -210,7 +202,14 @@ struct Tile {
     }
   }
 
-  /// sum(r, ·) += Σ_{from ≤ k < to} a(i + r, k) · b[k·panel_width + ·].
+  /// sum(r, ·) += Σ_{k < depth} a(i + r, k) · b[k·panel_width + ·].
+  XLSTM_INLINE void add(const LeftOperand& a, Index i, const float* b, Index depth) { add(a, i, b, 0, depth); }
+  /// The same of a square matrix that is zero above (below) its diagonal.
+  XLSTM_INLINE void add_lower(const LeftOperand& a, Index i, const float* b, Index) { add(a, i, b, 0, i + Rows); }
+  XLSTM_INLINE void add_upper(const LeftOperand& a, Index i, const float* b, Index depth) { add(a, i, b, i, depth); }
+
+ private:
+  /// Of the summands [from, to).
   XLSTM_INLINE void add(const LeftOperand& a, Index i, const float* b, Index from, Index to) {
     if (a.step_panel == panel_width * a.step) {
       return add_product(a.at(i, from), a.row, a.step, b + from * panel_width, to - from);
@@ -221,27 +220,27 @@ struct Tile {
   }
 };
 
-/// Calls f(tile, first_row) for tiles that cover `rows` rows: of tile_rows rows each, then of 4, 2 and 1.
+/// Calls f(tile, row) for tiles that cover the rows [first, end): of tile_rows rows each, then of 4, 2 and 1.
 template <class F>
-XLSTM_INLINE void for_each_tile(Index rows, F&& f) {
-  Index r = 0;
-  for (; r + tile_rows <= rows; r += tile_rows) {
+XLSTM_INLINE void for_each_tile(Index first, Index end, F&& f) {
+  Index r = first;
+  for (; r + tile_rows <= end; r += tile_rows) {
     Tile<tile_rows> tile;
     f(tile, r);
   }
   if constexpr (tile_rows > 4) {
-    if (r + 4 <= rows) {
+    if (r + 4 <= end) {
       Tile<4> tile;
       f(tile, r);
       r += 4;
     }
   }
-  if (r + 2 <= rows) {
+  if (r + 2 <= end) {
     Tile<2> tile;
     f(tile, r);
     r += 2;
   }
-  if (r < rows) {
+  if (r < end) {
     Tile<1> tile;
     f(tile, r);
   }
