@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,11 +30,12 @@ cpu::ThreadPool& pool() {
   return instance;
 }
 
-/// Inputs, outputs and gradients of a run of a cell.
+/// Inputs, outputs and gradients of a run of a cell, in an arena, as a model has them.
 template <class Cell>
 struct Problem {
   Run run;
-  std::vector<float> q, k, v, igate, fgate, h, dh, dq, dk, dv, digate, dfgate, states;
+  Arena memory;
+  std::span<float> q, k, v, igate, fgate, h, dh, dq, dk, dv, digate, dfgate, states;
   std::vector<float*> slots;
   Arena arena;
 
@@ -41,15 +43,19 @@ struct Problem {
     run.sequences = sequences;
     run.length = length;
     Random random(1);
-    const auto fill = [&](std::vector<float>& x, Index width, double mean) {
-      x.resize(static_cast<std::size_t>(run.rows() * width));
+    const auto allocate = [&](Index count) {
+      return std::span<float>(memory.allocate<float>(count), static_cast<std::size_t>(count));
+    };
+    const auto fill = [&](std::span<float>& x, Index width, double mean) {
+      x = allocate(run.rows() * width);
       for (float& value : x) value = static_cast<float>(mean + random.normal());
     };
     for (auto* x : {&q, &k, &dq, &dk}) fill(*x, Cell::qk_width, 0);
     for (auto* x : {&v, &h, &dh, &dv}) fill(*x, Cell::v_width, 0);
     for (auto* x : {&igate, &digate, &dfgate}) fill(*x, Cell::heads, -1);
     fill(fgate, Cell::heads, 4);
-    states.resize(static_cast<std::size_t>(sequences * Cell::state_size));
+    states = allocate(sequences * Cell::state_size);
+    std::fill(states.begin(), states.end(), 0.0F);
     for (Index b = 0; b < sequences; ++b) slots.push_back(states.data() + b * Cell::state_size);
   }
 
