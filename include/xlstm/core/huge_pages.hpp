@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -12,15 +13,22 @@
 
 namespace xlstm {
 
-/// Asks Linux to back memory, before it is first written, by pages of 2 MiB as far as it covers whole ones; below 4 MiB
-/// and on other systems nothing happens. A hint: where the system refuses, small pages do.
+inline constexpr std::size_t huge_page_size = std::size_t{1} << 21;
+
+/// The whole pages of 2 MiB inside memory; empty where it has less than 4 MiB, of which they might be none.
+inline std::span<std::byte> huge_pages_of(void* memory, std::size_t bytes) noexcept {
+  if (memory == nullptr || bytes < 2 * huge_page_size) return {};
+  const auto begin = reinterpret_cast<std::uintptr_t>(memory);
+  const std::size_t before = (huge_page_size - begin % huge_page_size) % huge_page_size;
+  return {static_cast<std::byte*>(memory) + before, (bytes - before) / huge_page_size * huge_page_size};
+}
+
+/// Asks Linux to back memory by large pages, as far as it covers whole ones; to be called before it is first written. A
+/// hint: where the system refuses, and on other systems, small pages do.
 inline void advise_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr std::size_t page = std::size_t{1} << 21;
-  if (memory == nullptr || bytes < 2 * page) return;
-  const auto begin = reinterpret_cast<std::uintptr_t>(memory);
-  const std::size_t before = (page - begin % page) % page;
-  (void)::madvise(static_cast<std::byte*>(memory) + before, (bytes - before) / page * page, MADV_HUGEPAGE);
+  const std::span<std::byte> pages = huge_pages_of(memory, bytes);
+  if (!pages.empty()) (void)::madvise(pages.data(), pages.size(), MADV_HUGEPAGE);
 #endif
 }
 

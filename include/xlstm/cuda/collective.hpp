@@ -49,15 +49,19 @@ XLSTM_DEVICE float warp_sums(Thread& thread, float (&values)[N]) {
   return values[0];
 }
 
-/// Lane l gets the values of lanes 0…l, reduced in their order; `operation` need not commute.
+/// Lane l gets the values of lanes 0…l, reduced in their order; `operation` need not commute. On a GPU it is CUB's.
 template <class T, class Operation, DeviceThread Thread>
 XLSTM_DEVICE T warp_inclusive_scan(Thread& thread, T x, Operation operation) {
-  XLSTM_UNROLL
-  for (int by = 1; by < warp_size; by *= 2) {
-    const T before = thread.shuffle_up(x, by);
-    if (thread.lane() >= by) x = operation(before, x);
+  if constexpr (requires { thread.inclusive_scan(x, operation); }) {
+    return thread.inclusive_scan(x, operation);
+  } else {
+    XLSTM_UNROLL
+    for (int by = 1; by < warp_size; by *= 2) {
+      const T before = thread.shuffle_up(x, by);
+      if (thread.lane() >= by) x = operation(before, x);
+    }
+    return x;
   }
-  return x;
 }
 
 /// The shared memory that a block's reduction needs: one value a warp.

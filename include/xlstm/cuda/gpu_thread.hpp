@@ -8,6 +8,7 @@
 #if defined(__CUDACC__)
 
 #include <bit>
+#include <cub/warp/warp_scan.cuh>
 
 namespace xlstm::cuda {
 
@@ -52,6 +53,16 @@ class GpuThread {
   __device__ __forceinline__ bool any(bool condition) const { return __any_sync(every_lane, condition) != 0; }
   __device__ __forceinline__ bool all(bool condition) const { return __all_sync(every_lane, condition) != 0; }
   __device__ __forceinline__ std::uint32_t ballot(bool condition) const { return __ballot_sync(every_lane, condition); }
+
+  /// The warp's scan by CUB, which joins values in the order of collective.hpp's.
+  template <class T, class Operation>
+  __device__ __forceinline__ T inclusive_scan(T x, Operation operation) const {
+    typename cub::WarpScan<T>::TempStorage nothing;  // a whole warp's lanes have shuffles
+    static_assert(sizeof nothing == 1);
+    T result;
+    cub::WarpScan<T>(nothing).InclusiveScan(x, result, operation);
+    return result;
+  }
 
   template <class Array>
   __device__ __forceinline__ typename Array::value_type* shared() const {
