@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Large memory on large pages. Passes over hundreds of megabytes, and over rows that are a page or more apart, as those
-// of one head are, spend much of their time on looking pages of 4 KiB up.
+// Large memory on large pages: passes over hundreds of megabytes, and over rows that are a page of 4 KiB or more apart,
+// as those of one head are, have fewer pages to look up.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ namespace xlstm {
 
 inline constexpr std::size_t huge_page_size = std::size_t{1} << 21;
 
-/// The whole pages of 2 MiB inside memory; empty where it has less than 4 MiB, of which they might be none.
+/// The whole pages of 2 MiB inside memory; empty where it has less than 4 MiB, which may hold hardly one.
 inline std::span<std::byte> huge_pages_of(void* memory, std::size_t bytes) noexcept {
   if (memory == nullptr || bytes < 2 * huge_page_size) return {};
   const auto begin = reinterpret_cast<std::uintptr_t>(memory);

@@ -407,9 +407,13 @@ struct Head {
       }
     }
     if (!slot.present()) return;
-    for (Index r = 0; r < Q; ++r)
-      for (Index c = 0; c < V; ++c) slot.c[r * V + c] = last ? 0.0F : *s.dstate.c.at(r, c);
-    for (Index r = 0; r < Q; ++r) slot.n[r] = last ? 0.0F : s.dstate.n[r];
+    if (last) {
+      std::fill_n(slot.c, Q * V, 0.0F);
+      std::fill_n(slot.n, Q, 0.0F);
+    } else {
+      for (Index p = 0; p < s.dstate.c.count(); ++p) unpack_panel(s.dstate.c, p, slot.c, V);
+      std::copy_n(s.dstate.n, Q, slot.n);
+    }
     *slot.m = 0;
   }
 };
