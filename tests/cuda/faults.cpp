@@ -252,7 +252,9 @@ TEST_CASE("AddressSanitizer finds an access beyond global memory, on the fibers 
     std::vector<float> memory(256);
     emulate({}, Faulty<GlobalBeyond>{memory.data()});
   });
-  REQUIRE_THAT(text, Contains("heap-buffer-overflow") && Contains("GlobalBeyond"));
+  // Not by the kernel's name: only a machine that has a symbolizer's program can tell it.
+  REQUIRE_THAT(text, Contains("heap-buffer-overflow") && Contains("WRITE of size 4") &&
+                         Contains("0 bytes after 1024-byte region"));
 }
 #endif
 
