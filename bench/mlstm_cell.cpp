@@ -17,6 +17,7 @@
 #include "xlstm/core/random.hpp"
 #include "xlstm/cpu/mlstm.hpp"
 #include "xlstm/cpu/mlstm_backward.hpp"
+#include "xlstm/cpu/precision.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 
 namespace {
@@ -31,7 +32,7 @@ cpu::ThreadPool& pool() {
 }
 
 /// Inputs, outputs and gradients of a run of a cell, in an arena, as a model has them.
-template <class Cell>
+template <class Cell, class Precision = cpu::HighestPrecision>
 struct Problem {
   Run run;
   Arena memory;
@@ -71,18 +72,19 @@ struct Problem {
   void forward(bool with_state) {
     const ArenaScope scope(arena);
     cpu::MLSTMSaved<Cell> saved;
-    cpu::mlstm<Cell>(pool(), arena, run, input(), with_state ? StateSlots<float>{slots.data()} : StateSlots<float>{},
-                     MatrixView<float, Cell::v_width>(h.data(), run.rows()), saved);
+    cpu::mlstm<Cell, Precision>(pool(), arena, run, input(),
+                                with_state ? StateSlots<float>{slots.data()} : StateSlots<float>{},
+                                MatrixView<float, Cell::v_width>(h.data(), run.rows()), saved);
   }
   void training() {
     const ArenaScope scope(arena);
     cpu::MLSTMSaved<Cell> saved;
     const MatrixView<float, Cell::v_width> out(h.data(), run.rows());
     run.training = true;
-    cpu::mlstm<Cell>(pool(), arena, run, input(), StateSlots<float>{}, out, saved);
-    cpu::mlstm_backward<Cell>(pool(), arena, run, input(), out, saved,
-                              MatrixView<const float, Cell::v_width>(dh.data(), run.rows()), gradient(),
-                              StateSlots<float>{});
+    cpu::mlstm<Cell, Precision>(pool(), arena, run, input(), StateSlots<float>{}, out, saved);
+    cpu::mlstm_backward<Cell, Precision>(pool(), arena, run, input(), out, saved,
+                                         MatrixView<const float, Cell::v_width>(dh.data(), run.rows()), gradient(),
+                                         StateSlots<float>{});
   }
 };
 
@@ -98,9 +100,9 @@ constexpr double products(Index q, Index v, Index chunk, double of_state, double
 }
 
 /// Arguments: sequences, length, chunk size (0: the tuning's).
-template <class Cell>
+template <class Cell, class Precision = cpu::HighestPrecision>
 void forward(benchmark::State& state) {
-  Problem<Cell> problem(state.range(0), state.range(1));
+  Problem<Cell, Precision> problem(state.range(0), state.range(1));
   problem.run.chunk_size = state.range(2);
   warm_up([&] { problem.forward(true); });
   for (auto _ : state) problem.forward(true);
@@ -109,9 +111,9 @@ void forward(benchmark::State& state) {
   state.counters["flops"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-template <class Cell>
+template <class Cell, class Precision = cpu::HighestPrecision>
 void training(benchmark::State& state) {
-  Problem<Cell> problem(state.range(0), state.range(1));
+  Problem<Cell, Precision> problem(state.range(0), state.range(1));
   problem.run.chunk_size = state.range(2);
   warm_up([&] { problem.training(); });
   for (auto _ : state) problem.training();
@@ -174,6 +176,8 @@ BENCHMARK(peak) XLSTM_TIMES;
 BENCHMARK(bandwidth)->Arg(4)->Arg(256) XLSTM_TIMES;
 BENCHMARK_TEMPLATE(forward, Cell7B)->ArgsProduct({{1}, {2048}, {0, 32, 64, 96, 128, 256}}) XLSTM_TIMES;
 BENCHMARK_TEMPLATE(training, Cell7B)->ArgsProduct({{1}, {2048}, {0, 32, 64, 96, 128, 256}}) XLSTM_TIMES;
+BENCHMARK_TEMPLATE(forward, Cell7B, cpu::HighPrecision)->Args({1, 2048, 0}) XLSTM_TIMES;
+BENCHMARK_TEMPLATE(training, Cell7B, cpu::HighPrecision)->Args({1, 2048, 0}) XLSTM_TIMES;
 BENCHMARK_TEMPLATE(step, Cell7B)->Arg(1)->Arg(8) XLSTM_TIMES;
 BENCHMARK_TEMPLATE(forward, Cell400M)->ArgsProduct({{1}, {2048}, {0, 16, 32, 64, 128}}) XLSTM_TIMES;
 BENCHMARK_TEMPLATE(training, Cell400M)->ArgsProduct({{1}, {2048}, {0, 16, 32, 64, 128}}) XLSTM_TIMES;

@@ -67,7 +67,7 @@ void add_product(Work& work, Index rows) {
   bool on_amx = false;
   double products = 1;
 #if defined(XLSTM_SIMD_AMX)
-  Index least = cpu::AmxTiles::least_rows;
+  Index least = cpu::AmxTiles<cpu::HighestPrecision>::least_rows;
   if constexpr (!quantized) {
     constexpr bool bf16_weights = std::is_same_v<typename Matrix::Element, bf16>;
     products = rounded ? 1 : bf16_weights ? 3 : 6;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A training step (forward, loss, backward, clipping, AdamW) of two models, and the most memory that it took:
-//     build/bench/training_step [small|160M] [--steps N] [--threads N]
+//     build/bench/training_step [small|160M] [--steps N] [--threads N] [--precision highest|high]
 // The published PyTorch code on the same machine, in turns: bench/peers/training_step.py.
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "xlstm/cpu/backend.hpp"
+#include "xlstm/cpu/precision.hpp"
 #include "xlstm/model/architecture.hpp"
 #include "xlstm/model/presets.hpp"
 #include "xlstm/train/trainer.hpp"
@@ -29,10 +30,11 @@ double peak_gigabytes() {
   return 0;
 }
 
-template <xlstm::ModelConfig config>
+template <xlstm::ModelConfig config, class Precision>
 void measure(const char* name, xlstm::Index sequences, xlstm::Index length, int steps, int threads) {
-  using B = xlstm::cpu::Backend<float>;
-  xlstm::Trainer<xlstm::Network<config>, B> trainer(1, {}, std::make_shared<B::Resources>(B::Options{threads}));
+  using B = xlstm::cpu::Backend<float, xlstm::cpu::FloatActivations, Precision>;
+  xlstm::Trainer<xlstm::Network<config>, B> trainer(
+      1, {}, std::make_shared<typename B::Resources>(typename B::Options{threads}));
   xlstm::BatchBuffer batch(sequences, length);
   xlstm::Random random(2);
   for (xlstm::Index b = 0; b < sequences; ++b) {
@@ -50,10 +52,22 @@ void measure(const char* name, xlstm::Index sequences, xlstm::Index length, int 
   std::printf("{\"model\": \"%s\", \"seconds\": %.4f, \"peak_gb\": %.3f}\n", name, best, peak_gigabytes());
 }
 
+template <class Precision>
+bool measure(std::string_view model, int steps, int threads) {
+  if (model == "small") {
+    measure<small, Precision>("small", 8, 256, steps, threads);
+  } else if (model == "160M") {
+    measure<xlstm::presets::xlstm_160m, Precision>("160M", 1, 512, steps, threads);
+  } else {
+    return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string_view model = "small";
+  std::string_view model = "small", precision = "highest";
   int steps = 5;
   int threads = 0;
   for (int i = 1; i < argc; ++i) {
@@ -62,16 +76,17 @@ int main(int argc, char** argv) {
       steps = std::atoi(argv[++i]);
     } else if (argument == "--threads" && i + 1 < argc) {
       threads = std::atoi(argv[++i]);
+    } else if (argument == "--precision" && i + 1 < argc) {
+      precision = argv[++i];
     } else {
       model = argument;
     }
   }
-  if (model == "small") {
-    measure<small>("small", 8, 256, steps, threads);
-  } else if (model == "160M") {
-    measure<xlstm::presets::xlstm_160m>("160M", 1, 512, steps, threads);
-  } else {
-    std::fprintf(stderr, "usage: training_step [small|160M] [--steps N] [--threads N]\n");
+  const bool measured = precision == "highest" ? measure<xlstm::cpu::HighestPrecision>(model, steps, threads)
+                        : precision == "high"  ? measure<xlstm::cpu::HighPrecision>(model, steps, threads)
+                                               : false;
+  if (!measured) {
+    std::fprintf(stderr, "usage: training_step [small|160M] [--steps N] [--threads N] [--precision highest|high]\n");
     return 2;
   }
   return 0;

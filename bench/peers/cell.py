@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The mLSTM cell in f32 against mlstm_kernels' CPU kernels, on the same cores, in turns.
+"""The mLSTM cell in fp32, and in high precision, against mlstm_kernels' CPU kernels, on the same cores, in turns.
 
     python bench/peers/cell.py build/bench/mlstm_cell [--rounds 3] [--threads 2] [--json FILE]
 
@@ -101,10 +101,13 @@ else:
     others = peers()
 
 result["seconds"] = {}
-for work, filter_, repeats in (("forward", "^forward<Cell7B>/1/2048/0/", 2),
-                               ("forward and backward", "^training<Cell7B>/1/2048/0/", 1),
-                               ("step", "^step<Cell7B>/1/", 50)):
-    contestants = {"ours": ours(filter_)}
+HIGH = "cpu::HighPrecision"
+for work, filters, repeats in (
+        ("forward", {"ours": "^forward<Cell7B>/1/2048/0/", contest.HIGH: f"^forward<Cell7B, {HIGH}>/1/2048/0/"}, 2),
+        ("forward and backward",
+         {"ours": "^training<Cell7B>/1/2048/0/", contest.HIGH: f"^training<Cell7B, {HIGH}>/1/2048/0/"}, 1),
+        ("step", {"ours": "^step<Cell7B>/1/"}, 50)):
+    contestants = {name: ours(filter_) for name, filter_ in filters.items()}
     contestants.update({name: timed(call, repeats) for name, call in others.get(work, {}).items()})
     samples = contest.in_turns(arguments.rounds, contestants)
     result["seconds"][work] = {clock: {name: [run[clock] for run in runs] for name, runs in samples.items()}
@@ -117,6 +120,6 @@ for work, clocks in result["seconds"].items():
     for name in best["wall"]:
         print(f"  {name:34} {best['wall'][name] * 1e3:9.2f} ms wall {best['processor'][name] * 1e3:9.2f} ms processor")
     for clock, times in best.items():
-        fastest = min((time for name, time in times.items() if name != "ours"), default=None)
-        if fastest:
-            print(f"  ours / fastest other, {clock}: {times['ours'] / fastest:.3f}")
+        fastest = min((time for name, time in times.items() if not contest.is_ours(name)), default=None)
+        for name in filter(contest.is_ours, times if fastest else ()):
+            print(f"  {name} / fastest other, {clock}: {times[name] / fastest:.3f}")

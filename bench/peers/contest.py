@@ -9,6 +9,13 @@ import re
 import subprocess
 
 
+HIGH = "ours, high precision"  # include/xlstm/cpu/precision.hpp
+
+
+def is_ours(name):
+    return name in ("ours", HIGH)
+
+
 def arguments(description, rounds, *more):
     """The options that every script has, and `more`: pairs of names and keywords of argparse."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])

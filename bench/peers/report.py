@@ -107,12 +107,17 @@ def batch_table(part):
     return table(["eight sessions in one pass", "tokens/s", "of one session's"], rows)
 
 
+def precise(title, name):
+    """A row's title with what `name`, one of ours, has beside fp32."""
+    return title + name.removeprefix("ours")
+
+
 def cell_rows(part):
     for work, clocks in part["seconds"].items():
-        mine = clocks["wall"]["ours"]
-        others = {name: times for name, times in clocks["wall"].items() if name != "ours"}
+        others = {name: times for name, times in clocks["wall"].items() if not contest.is_ours(name)}
         best = min(others, key=lambda name: median(others[name]), default=None)
-        yield work, mine, best, others.get(best)
+        for name in filter(contest.is_ours, clocks["wall"]):
+            yield precise(work, name), clocks["wall"][name], best, others.get(best)
 
 
 def cell_table(part):
@@ -127,9 +132,12 @@ TRAINING = {"160M": "160M, batch 1 × 512", "small": "D 256, 6 blocks, vocabular
 
 
 def training_rows(part):
+    """Title, run, the name of ours in it, the name of the peer or None."""
     for model, title in TRAINING.items():
         run = part[model]
-        yield title, run, next((name for name in run["seconds"] if name != "ours"), None)
+        peer = next((name for name in run["seconds"] if not contest.is_ours(name)), None)
+        for name in filter(contest.is_ours, run["seconds"]):
+            yield precise(title, name), run, name, peer
 
 
 def training_table(part):
@@ -137,14 +145,14 @@ def training_table(part):
         return f"{median(run['seconds'][name]):.3g} s, {max(run['peak GB'][name]):.2f} GB"
 
     rows = []
-    for title, run, peer in training_rows(part):
+    for title, run, ours, peer in training_rows(part):
         beside = ["", "", ""]
         if peer:
-            memory = max(run["peak GB"]["ours"]) / max(run["peak GB"][peer])
-            time = spread(ratios(run["seconds"]["ours"], run["seconds"][peer]), 2)
+            memory = max(run["peak GB"][ours]) / max(run["peak GB"][peer])
+            time = spread(ratios(run["seconds"][ours], run["seconds"][peer]), 2)
             beside = [cost(run, peer), f"{time} ×", f"{memory:.2f} ×"]
-        rows.append([title, cost(run, "ours"), *beside])
-    peer = next((peer for _, _, peer in training_rows(part) if peer), "PyTorch")
+        rows.append([title, cost(run, ours), *beside])
+    peer = next((peer for *_, peer in training_rows(part) if peer), "PyTorch")
     return table(["", "ours", peer, "time, ours / theirs", "peak memory, ours / theirs"], rows)
 
 
@@ -274,8 +282,9 @@ def time_groups(result):
     contests = []
     for work, mine, name, theirs in cell_rows(result["cell"]) if "cell" in result else ():
         contests.append((f"cell, {work}", mine, "mlstm_kernels", theirs))
-    for title, run, peer in training_rows(result["training"]) if "training" in result else ():
-        contests.append((f"training step, {title.split(',')[0]}", run["seconds"]["ours"], peer, run["seconds"].get(peer)))
+    for title, run, ours, peer in training_rows(result["training"]) if "training" in result else ():
+        name = precise(f"training step, {title.split(',')[0]}", ours)
+        contests.append((name, run["seconds"][ours], peer, run["seconds"].get(peer)))
     for work, mine, name, theirs in contests:
         if theirs:
             share = median(ratios(mine, theirs))

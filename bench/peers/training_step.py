@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A training step of transformers' xLSTM in fp32 against ours, in turns on the same cores.
+"""A training step of transformers' xLSTM in fp32 against ours, also in high precision, in turns on the same cores.
 
     python bench/peers/training_step.py build/bench/training_step [--model small|160M] [--rounds 3] [--compile]
         [--threads 2] [--json FILE]
@@ -23,9 +23,13 @@ result = contest.started(arguments, model=arguments.model)
 STEPS = 4  # of a round; the fastest counts
 
 
-def ours():
-    run = contest.program(arguments.program, arguments.model, "--steps", STEPS, "--threads", arguments.threads)
-    return {"seconds": run["seconds"], "peak GB": run["peak_gb"]}
+def ours(precision):
+    def measure():
+        run = contest.program(arguments.program, arguments.model, "--steps", STEPS, "--threads", arguments.threads,
+                              "--precision", precision)
+        return {"seconds": run["seconds"], "peak GB": run["peak_gb"]}
+
+    return measure
 
 
 def peak_gigabytes():
@@ -75,7 +79,7 @@ def published():
     return lambda: {"seconds": min(step() for _ in range(STEPS)), "peak GB": peak_gigabytes()}
 
 
-contestants = {"ours": ours}
+contestants = {"ours": ours("highest"), contest.HIGH: ours("high")}
 lacking = contest.missing("torch", "transformers", "xlstm", "mlstm_kernels")
 if lacking:
     contest.leave_out(result, "PyTorch", f"{', '.join(lacking)} not installed")
@@ -87,11 +91,12 @@ for what in ("seconds", "peak GB"):
     result[what] = {name: [run[what] for run in runs] for name, runs in samples.items()}
 contest.save(arguments.json, result)
 
+mine = [name for name in contestants if contest.is_ours(name)]
 for name in contestants:
     line = {"who": name, "seconds": round(statistics.median(result["seconds"][name]), 4),
             "peak GB": round(max(result["peak GB"][name]), 3)}
-    if name != "ours":
-        line["ours / this, time"] = round(statistics.median(
-            mine / theirs for mine, theirs in zip(result["seconds"]["ours"], result["seconds"][name])), 3)
-        line["ours / this, memory"] = round(max(result["peak GB"]["ours"]) / line["peak GB"], 3)
+    for own in mine if name not in mine else ():
+        line[f"{own} / this, time"] = round(statistics.median(
+            a / b for a, b in zip(result["seconds"][own], result["seconds"][name])), 3)
+        line[f"{own} / this, memory"] = round(max(result["peak GB"][own]) / line["peak GB"], 3)
     print(json.dumps(line))

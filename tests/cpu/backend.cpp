@@ -2,6 +2,8 @@
 // Backends are policies: a user derives from one and replaces a single operation.
 #include "xlstm/cpu/backend.hpp"
 
+#include <type_traits>
+
 #include "catch.hpp"
 #include "xlstm/model/model.hpp"
 #include "xlstm/reference/backend.hpp"
@@ -62,4 +64,25 @@ TEST_CASE("weights in bf16 and f16 give what the reference gives with the same r
   using M = MLSTMLayer<20, Heads<2, 5, 10>>;
   CHECK(testing::compare_with_reference<M, cpu::Backend<bf16>>().worst().relative() <= 2e-4);
   CHECK(testing::compare_with_reference<M, cpu::Backend<f16>>().worst().relative() <= 2e-4);
+}
+
+TEST_CASE("high precision is within fp32's tolerance of the reference, and another one only where there is AMX") {
+  const testing::GradientCheckOptions options{.length = 70};
+  const auto error = [&]<class M, class B>() {
+    return testing::compare_with_reference<M, B>(options).worst().relative();
+  };
+  using High = cpu::Backend<float, cpu::FloatActivations, cpu::HighPrecision>;
+  STATIC_REQUIRE(std::is_same_v<High::GradientBackend, High>);  // so a trainer keeps no second copy of the weights
+  using Layer = MLSTMLayer<64, Heads<2, 16, 32>>;
+  using FeedForward = SwiGLU<64, 96>;
+  const double layer = error.operator()<Layer, High>(), feed_forward = error.operator()<FeedForward, High>();
+  CHECK(layer <= 2e-4);
+  CHECK(feed_forward <= 2e-4);
+  const bool same = layer == error.operator()<Layer, cpu::Backend<float>>() &&
+                    feed_forward == error.operator()<FeedForward, cpu::Backend<float>>();
+#if defined(XLSTM_SIMD_AMX)
+  CHECK(same == !cpu::amx::permitted());
+#else
+  CHECK(same);
+#endif
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/cpu/matrix_product.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -24,9 +25,23 @@ template <class F>
 void for_each_kind(F&& f) {
   f(cpu::VectorTiles{}, "vectors");
 #if defined(XLSTM_SIMD_AMX)
-  if (cpu::amx::permitted()) f(cpu::AmxTiles{}, "AMX");
+  if (cpu::amx::permitted()) {
+    f(cpu::AmxTiles<cpu::HighestPrecision>{}, "AMX");
+    f(cpu::AmxTiles<cpu::HighPrecision>{}, "AMX, high precision");
+  }
 #endif
 }
+
+/// The largest error that a product a·b of two elements may have, beside rounding in fp32, over |a·b|.
+template <class Tiles>
+constexpr double left_out = 0x1p-21;
+#if defined(XLSTM_SIMD_AMX)
+template <>
+constexpr double left_out<cpu::AmxTiles<cpu::HighPrecision>> = 3 * 0x1p-16;
+#endif
+/// As in linear.cpp, sums in fp32 are allowed 8·2^-24·Σ|a·b|, which has room for what the highest precision leaves out.
+template <class Tiles>
+constexpr double allowed = std::max(8 * 0x1p-24, left_out<Tiles>);
 
 std::vector<float> random_values(Index count, std::mt19937& random) {
   std::normal_distribution<float> normal;
@@ -45,8 +60,8 @@ const std::vector<Shape> shapes = {{1, 1, 1},     {5, 3, 2},      {16, 16, 32}, 
                                    {32, 32, 64},  {33, 31, 47},   {48, 15, 33},  {64, 70, 100},
                                    {70, 9, 1030}, {1050, 20, 12}, {20, 1100, 9}, {3, 5, 4100}};
 
-/// The largest error over what fp32 is allowed: as in linear.cpp, 8·2^-24·Σ|a·b|.
-template <class A, class B>
+/// The largest error over what the tiles are allowed.
+template <class Tiles, class A, class B>
 double worst(const std::vector<float>& c, const Shape& s, const std::vector<float>& before, A&& a, B&& b) {
   double largest = 0;
   for (Index i = 0; i < s.m; ++i) {
@@ -57,7 +72,8 @@ double worst(const std::vector<float>& c, const Shape& s, const std::vector<floa
         sum += term;
         magnitude += std::abs(term);
       }
-      const double ratio = std::abs(static_cast<double>(at(c, i * s.n + j)) - sum) / (8 * 0x1p-24 * magnitude + 1e-30);
+      const double ratio =
+          std::abs(static_cast<double>(at(c, i * s.n + j)) - sum) / (allowed<Tiles> * magnitude + 1e-30);
       if (!(ratio <= largest)) largest = ratio;
     }
   }
@@ -97,9 +113,9 @@ void every_operand_is_packed() {
       const cpu::ColumnsOfA columns_of_a{a.data(), s.m};
       const cpu::TransposedB<cpu::PlainRows<W>> transposed_b{{b.data(), s.depth}};
       const cpu::PlainB<cpu::PlainRows<W>> plain_b{{b.data(), s.n}};
-      REQUIRE(worst(product<Tiles>(rows_of_a, transposed_b, s, before), s, before, rows, transposed) <= 1);
-      REQUIRE(worst(product<Tiles>(rows_of_a, plain_b, s, before), s, before, rows, plain) <= 1);
-      REQUIRE(worst(product<Tiles>(columns_of_a, plain_b, s, before), s, before, columns, plain) <= 1);
+      REQUIRE(worst<Tiles>(product<Tiles>(rows_of_a, transposed_b, s, before), s, before, rows, transposed) <= 1);
+      REQUIRE(worst<Tiles>(product<Tiles>(rows_of_a, plain_b, s, before), s, before, rows, plain) <= 1);
+      REQUIRE(worst<Tiles>(product<Tiles>(columns_of_a, plain_b, s, before), s, before, columns, plain) <= 1);
     });
   }
 }
@@ -129,7 +145,7 @@ TEST_CASE("threads divide a blocked product by columns, by rows or by the summat
     const auto check = [&](const auto& of_a, auto&& element) {
       const auto c = product<Tiles>(of_a, of_b, s, before, pool);
       REQUIRE(c == product<Tiles>(of_a, of_b, s, before));
-      REQUIRE(worst(c, s, before, element, [&](Index k, Index j) { return at(b, k * s.n + j); }) <= 1);
+      REQUIRE(worst<Tiles>(c, s, before, element, [&](Index k, Index j) { return at(b, k * s.n + j); }) <= 1);
     };
     check(cpu::RowsOfA{a.data(), s.depth}, [&](Index i, Index k) { return at(a, i * s.depth + k); });
     check(cpu::ColumnsOfA{a.data(), s.m}, [&](Index i, Index k) { return at(a, k * s.m + i); });
@@ -159,7 +175,7 @@ TEST_CASE("a blocked product of quantised weights is that of the floats they sta
       const cpu::RowsOfA rows_of_a{a.data(), s.depth};
       const cpu::TransposedB<std::remove_const_t<decltype(rows)>> b{rows};
       const auto c = product<decltype(tiles)>(rows_of_a, b, s, before);
-      REQUIRE(worst(
+      REQUIRE(worst<decltype(tiles)>(
                   c, s, before, [&](Index i, Index k) { return at(a, i * s.depth + k); },
                   [&](Index k, Index j) { return at(floats, j * s.depth + k); }) <= 1);
     });
@@ -168,7 +184,7 @@ TEST_CASE("a blocked product of quantised weights is that of the floats they sta
   SECTION("int4") { check(Int4<32>{}); }
 }
 
-TEST_CASE("products of elements of any size have fp32's precision", "[matrix_product]") {
+TEST_CASE("products of elements of any size have the precision that is asked for", "[matrix_product]") {
   std::mt19937 random(13);
   const Shape s{48, 32, 1};  // one product each: nothing else hides an error
   const std::vector<float> before(static_cast<std::size_t>(s.m * s.n), 0.0F);
@@ -184,8 +200,8 @@ TEST_CASE("products of elements of any size have fp32's precision", "[matrix_pro
       for (Index i = 0; i < s.m; ++i) {
         for (Index j = 0; j < s.n; ++j) {
           const double exact = static_cast<double>(at(a, i)) * static_cast<double>(at(b, j));
-          // 2^-24 of rounding, and below 2^-21 that three bf16 parts leave out.
-          REQUIRE(std::abs(static_cast<double>(at(c, i * s.n + j)) - exact) <= 0x1p-20 * std::abs(exact));
+          const double error = std::abs(static_cast<double>(at(c, i * s.n + j)) - exact);
+          REQUIRE(error <= (0x1p-24 + left_out<decltype(tiles)>)*std::abs(exact));
         }
       }
     });
@@ -211,3 +227,32 @@ TEST_CASE("what is not finite in a row of A stays in that row of the product, an
     });
   }
 }
+
+#if defined(XLSTM_SIMD_AMX)
+TEST_CASE("in high precision a product of matrices is off by 2^-18 of its size, in the highest by less than 2^-20",
+          "[matrix_product]") {
+  if (!cpu::amx::permitted()) return;
+  std::mt19937 random(15);
+  const Shape s{64, 96, 700};
+  const auto a = random_values(s.m * s.depth, random), b = random_values(s.n * s.depth, random);
+  const std::vector<float> before(static_cast<std::size_t>(s.m * s.n), 0.0F);
+  const auto error = [&](auto tiles) {
+    const auto c = product<decltype(tiles)>(cpu::RowsOfA{a.data(), s.depth},
+                                            cpu::PlainB<cpu::PlainRows<float>>{{b.data(), s.n}}, s, before);
+    double difference = 0, size = 0;
+    for (Index i = 0; i < s.m; ++i) {
+      for (Index j = 0; j < s.n; ++j) {
+        double exact = 0;
+        for (Index k = 0; k < s.depth; ++k)
+          exact += static_cast<double>(at(a, i * s.depth + k)) * static_cast<double>(at(b, k * s.n + j));
+        difference += std::pow(static_cast<double>(at(c, i * s.n + j)) - exact, 2);
+        size += exact * exact;
+      }
+    }
+    return std::sqrt(difference / size);
+  };
+  CHECK(error(cpu::AmxTiles<cpu::HighestPrecision>{}) < 0x1p-20);
+  CHECK(error(cpu::AmxTiles<cpu::HighPrecision>{}) < 0x1p-17);
+  CHECK(error(cpu::AmxTiles<cpu::HighPrecision>{}) > 0x1p-19);
+}
+#endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The mLSTM's products of small matrices (chunk_products.hpp) in the registers of AMX, with the precision of fp32
-// (amx_tiles.hpp). The registers hold 32 × 32 sums at a time. What vectors do with sums they do of 128 rows at once, in
-// memory: each change between the two kinds of registers waits until the other has finished.
+// The mLSTM's products of small matrices (chunk_products.hpp) in the registers of AMX (amx_tiles.hpp). The registers
+// hold 32 × 32 sums at a time. What vectors do with sums they do of 128 rows at once, in memory: each change between
+// the two kinds of registers waits until the other has finished.
 #pragma once
 
 #include <algorithm>
@@ -14,16 +14,19 @@ namespace xlstm::cpu {
 
 #if defined(XLSTM_SIMD_AMX)
 
-static_assert(panel_width == AmxTiles::tile_n && panel_width == AmxTiles::tile_m && panel_width == AmxTiles::block);
-
 /// The interface of Tile, of up to 128 rows. One at a time, inside an amx::Session.
+template <class Precision>
 class AmxTile {
+  using Tiles = AmxTiles<Precision>;
+  static_assert(panel_width == Tiles::tile_n && panel_width == Tiles::tile_m && panel_width == Tiles::block);
+
  public:
+  using Element = typename Tiles::Element;
   static constexpr Index most_rows = 128;
 
   /// A packed left operand: panels of 32 rows, of each `blocks` blocks of 32 columns.
   struct Left {
-    const AmxTiles::Element* data;
+    const Element* data;
     Index blocks;
   };
 
@@ -67,15 +70,15 @@ class AmxTile {
   }
 
   /// sum(r, ·) += Σ_{k < depth} a(i + r, k) · b(k, ·); i is a multiple of 32.
-  void add(const Left& a, Index i, const AmxTiles::Element* b, Index depth) {
-    const Index end = ceil_div(depth, AmxTiles::block);
+  void add(const Left& a, Index i, const Element* b, Index depth) {
+    const Index end = ceil_div(depth, Tiles::block);
     add_blocks(a, i, b, [&](Index) { return Blocks{0, end}; });
   }
-  void add_lower(const Left& a, Index i, const AmxTiles::Element* b, Index) {
+  void add_lower(const Left& a, Index i, const Element* b, Index) {
     add_blocks(a, i, b, [](Index panel) { return Blocks{0, panel + 1}; });
   }
-  void add_upper(const Left& a, Index i, const AmxTiles::Element* b, Index depth) {
-    const Index end = ceil_div(depth, AmxTiles::block);
+  void add_upper(const Left& a, Index i, const Element* b, Index depth) {
+    const Index end = ceil_div(depth, Tiles::block);
     add_blocks(a, i, b, [&](Index panel) { return Blocks{panel, end}; });
   }
 
@@ -84,16 +87,16 @@ class AmxTile {
     Index first, end;
   };
   template <class Range>
-  void add_blocks(const Left& a, Index i, const AmxTiles::Element* b, Range&& range) {
+  void add_blocks(const Left& a, Index i, const Element* b, Range&& range) {
     for (Index r = 0; r < rows_; r += panel_width) {
       const Index panel = (i + r) / panel_width;
       const Blocks blocks = range(panel);
       float* const sum = sum_ + r * panel_width;
       amx::memory_fence();
       amx::begin_sums(zero_ ? nullptr : sum, panel_width);
-      AmxTiles::add_product<3>(a.data + (panel * a.blocks + blocks.first) * AmxTiles::a_step,
-                               b + AmxTiles::b_size(blocks.first * AmxTiles::block, 3), blocks.end - blocks.first,
-                               rows_ - r > 16);
+      Tiles::template add_product<Tiles::a_parts>(a.data + (panel * a.blocks + blocks.first) * Tiles::a_step,
+                                                  b + Tiles::b_size(blocks.first * Tiles::block, Tiles::a_parts),
+                                                  blocks.end - blocks.first, rows_ - r > 16);
       amx::store_sums(sum, panel_width);
       amx::memory_fence();
     }
@@ -111,69 +114,72 @@ class AmxTile {
 };
 
 /// The interface of VectorProducts.
+template <class Precision>
 struct AmxProducts {
+  using Tiles = AmxTiles<Precision>;
+  using Tile = AmxTile<Precision>;
   using Session = amx::Session;
-  using Element = AmxTiles::Element;
-  using Left = AmxTile::Left;
+  using Element = typename Tiles::Element;
+  using Left = typename Tile::Left;
   static constexpr bool packs = true;
   static constexpr Index triangle_rows = panel_width;
 
   static constexpr Index left_size(Index rows, Index depth) {
-    return ceil_div(rows, panel_width) * ceil_div(depth, AmxTiles::block) * AmxTiles::a_step;
+    return ceil_div(rows, panel_width) * ceil_div(depth, Tiles::block) * Tiles::a_step;
   }
-  static constexpr Index right_size(Index depth) { return AmxTiles::b_size(depth, 3); }
+  static constexpr Index right_size(Index depth) { return Tiles::b_size(depth, Tiles::a_parts); }
   static constexpr Index right_panel_size(Index depth) { return right_size(depth); }
 
   static void pack_left(const LeftOperand& from, Index rows, Index depth, Index p, Part part, Element* memory) {
     const Index count = std::min(panel_width, rows - p * panel_width);
     const Index first = part == Part::upper ? p * panel_width : 0;
     const Index end = part == Part::lower ? std::min(depth, (p + 1) * panel_width) : depth;
-    Element* to = memory + (p * ceil_div(depth, AmxTiles::block) + first / AmxTiles::block) * AmxTiles::a_step;
+    Element* to = memory + (p * ceil_div(depth, Tiles::block) + first / Tiles::block) * Tiles::a_step;
     if (from.step == 1 && from.step_panel == panel_width) {  // whole rows, as they lie
       const RowsOfA lying{from.at(p * panel_width, first), from.row};
-      return AmxTiles::pack_a(lying, 0, count, 0, end - first, panel_width, to);
+      return Tiles::pack_a(lying, 0, count, 0, end - first, panel_width, to);
     }
-    for (Index k = first; k < end; k += AmxTiles::block, to += AmxTiles::a_step) {
+    for (Index k = first; k < end; k += Tiles::block, to += Tiles::a_step) {
       const float* const at = from.at(p * panel_width, k);
-      const Index left = std::min(AmxTiles::block, depth - k);
+      const Index left = std::min(Tiles::block, depth - k);
       if (from.step == 1) {
-        AmxTiles::pack_a(RowsOfA{at, from.row}, 0, count, 0, left, panel_width, to);
+        Tiles::pack_a(RowsOfA{at, from.row}, 0, count, 0, left, panel_width, to);
       } else {
-        AmxTiles::pack_a(ColumnsOfA{at, from.step}, 0, count, 0, left, panel_width, to);
+        Tiles::pack_a(ColumnsOfA{at, from.step}, 0, count, 0, left, panel_width, to);
       }
     }
   }
   static Left left(const LeftOperand&, Index depth, const Element* memory) {
-    return {memory, ceil_div(depth, AmxTiles::block)};
+    return {memory, ceil_div(depth, Tiles::block)};
   }
 
   static const Element* right_of_rows(const float* from, Index stride, Index depth, Index width, Element* memory) {
-    AmxTiles::pack_b(PlainB<PlainRows<float>>{{from, stride}}, 0, depth, 0, std::min(width, panel_width), memory);
+    Tiles::pack_b(PlainB<PlainRows<float>>{{from, stride}}, 0, depth, 0, std::min(width, panel_width), memory);
     return memory;
   }
   static const Element* right_of_columns(const float* from, Index stride, Index depth, Index width, Element* memory) {
-    AmxTiles::pack_b(TransposedB<PlainRows<float>>{{from, stride}}, 0, depth, 0, std::min(width, panel_width), memory);
+    Tiles::pack_b(TransposedB<PlainRows<float>>{{from, stride}}, 0, depth, 0, std::min(width, panel_width), memory);
     return memory;
   }
   static const Element* right_of_panel(const float* panel, Index first, Index depth, Element* memory) {
-    first -= first % AmxTiles::block;
+    first -= first % Tiles::block;
     right_of_rows(panel + first * panel_width, panel_width, depth - first, panel_width,
-                  memory + AmxTiles::b_size(first, 3));
+                  memory + Tiles::b_size(first, Tiles::a_parts));
     return memory;
   }
   static const Element* right_of_rows(const Panels& from, Index first, Element* memory) {
     for (Index p = 0; p < from.count(); ++p) {
       right_of_columns(from.panel(p) + first * panel_width, panel_width,
                        std::min(panel_width, from.cols - p * panel_width), from.rows - first,
-                       memory + AmxTiles::b_size(p * panel_width, 3));
+                       memory + Tiles::b_size(p * panel_width, Tiles::a_parts));
     }
     return memory;
   }
 
   template <class F>
   static void for_each_tile(Index first, Index end, float* memory, F&& f) {
-    for (Index r = first; r < end; r += AmxTile::most_rows) {
-      AmxTile tile(std::min(AmxTile::most_rows, end - r), memory != nullptr ? memory + r * panel_width : nullptr);
+    for (Index r = first; r < end; r += Tile::most_rows) {
+      Tile tile(std::min(Tile::most_rows, end - r), memory != nullptr ? memory + r * panel_width : nullptr);
       f(tile, r);
     }
   }

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tile of a blocked product (matrix_product.hpp) in the registers of AMX, with the precision of fp32. A float is
-// exactly the sum of three bf16 parts, x = x₀ + x₁ + x₂ (its leading 8 bits, the next 8, the last 8), and a product is
-//   a·b = a₀b₀ + (a₀b₁ + a₁b₀) + (a₀b₂ + a₁b₁ + a₂b₀) + terms below 2^-21 |a·b|, 2^-24 on average,
-// which are left out: six products of bf16, each sixteen times as fast as one in fp32. Weights of fewer bits have fewer
-// parts, bf16 one.
+// The tile of a blocked product (matrix_product.hpp) in the registers of AMX. A float is a sum of bf16 parts, and a
+// product of floats a few products of theirs, each sixteen times as fast as one in fp32. The precision (precision.hpp)
+// says of how many parts:
+//     highest  x = x₀ + x₁ + x₂ exactly (its leading 8 bits, the next 8, the last 8);
+//              a·b = a₀b₀ + (a₀b₁ + a₁b₀) + (a₀b₂ + a₁b₁ + a₂b₀), six products, and terms below 2^-21 |a·b|, 2^-24 on
+//              average, which are left out
+//     high     x = x₀ + x₁ and a rest of up to 2^-16 |x|: both parts are rounded to nearest;
+//              a·b = a₀b₀ + (a₀b₁ + a₁b₀), three products, and terms below 3·2^-16 |a·b|, 2^-18 on average, which are
+//              left out
+// Weights of fewer bits have fewer parts, bf16 one.
 // (The splitting goes back to Dekker, Numerische Mathematik 18, 1971; for such units: Henry, Tang and Heinecke, arXiv
 // 1904.06376.)
-// Unlike in fp32, infinite elements give NaN, and parts below 2^-126 are zero.
+// Unlike in fp32, infinite elements give NaN, and parts below 2^-126 are zero. (Rounding loses a NaN whose leading 16 bits
+// of fraction are all set, which no arithmetic makes.)
 #pragma once
 
 #include <algorithm>
@@ -17,6 +23,7 @@
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/amx.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
+#include "xlstm/cpu/precision.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/storage.hpp"
 
@@ -27,6 +34,7 @@ namespace xlstm::cpu {
 /// A panel of A has 32 rows, one of B 32 columns. Both are blocks of 32 k one after another; in a block come the parts,
 /// of each two registers (rows or columns 0–15 and 16–31). A register's row is one row of A, or one pair of rows of B:
 /// its i-th pair of elements belongs to k = i and k = i + 16 of the block. Zeros beyond the matrix.
+template <class Precision>
 struct AmxTiles {
   static constexpr Index tile_m = 32;
   static constexpr Index tile_n = 32;
@@ -39,14 +47,14 @@ struct AmxTiles {
 
   static constexpr Index block = 32;           ///< k of one instruction
   static constexpr Index tile_size = 16 * 16;  ///< elements of a register
-  static constexpr Index a_parts = 3;
+  static constexpr Index a_parts = Precision::bf16_parts;
   static constexpr Index a_step = a_parts * 2 * tile_size;  ///< a block of A
 
   using Element = std::uint32_t;  ///< of panels: a pair of bf16
   using Session = amx::Session;
   template <class B>
   static constexpr Index parts(const B& b) {
-    return b.parts();
+    return std::min(b.parts(), a_parts);
   }
   static constexpr Index a_size(Index, Index depth) { return ceil_div(depth, block) * a_parts * 2 * tile_size; }
   static constexpr Index b_size(Index depth, Index parts) { return ceil_div(depth, block) * parts * 2 * tile_size; }
@@ -85,7 +93,7 @@ struct AmxTiles {
   /// Rows [k, k + depth) and columns [n, n + count) of B as panels.
   template <class Rows>
   static void pack_b(const TransposedB<Rows>& b, Index k, Index depth, Index n, Index count, Element* panels) {
-    constexpr Index parts = Rows::parts, step = parts * 2 * tile_size;
+    constexpr Index parts = std::min(Rows::parts, a_parts), step = parts * 2 * tile_size;
     for (Index first = 0; first < round_up(count, tile_n); first += 16) {
       Element* to = panels + first / tile_n * b_size(depth, parts) + first % tile_n / 16 * tile_size;
       for (Index d = 0; d < depth; d += block, to += step) {
@@ -101,7 +109,7 @@ struct AmxTiles {
   }
   template <class Rows>
   static void pack_b(const PlainB<Rows>& b, Index k, Index depth, Index n, Index count, Element* panels) {
-    constexpr Index parts = Rows::parts, step = parts * 2 * tile_size;
+    constexpr Index parts = std::min(Rows::parts, a_parts), step = parts * 2 * tile_size;
     for (Index d = 0; d < depth; d += block, panels += step) {
       for (Index i = 0; i < 16; ++i) {
         for (Index first = 0; first < round_up(count, tile_n); first += 16) {
@@ -120,7 +128,10 @@ struct AmxTiles {
                            Index count_n, const float* initial, bool add);
 
   static constexpr Product product(Index, Index parts) {
-    return parts == 1 ? multiply<1> : parts == 2 ? multiply<2> : multiply<3>;
+    if constexpr (a_parts == 3) {
+      if (parts == 3) return multiply<3>;
+    }
+    return parts == 1 ? multiply<1> : multiply<2>;
   }
 
   /// Sums += a·b, of `blocks` blocks, 32 × 32 (or, without `lower`, of them the first 16 rows). Registers 0–3 are the
@@ -152,29 +163,41 @@ struct AmxTiles {
       _tile_dpbf16ps(3, 5, 7);
     };
     for (Index i = 0; i < blocks; ++i, a += a_step, b += b_step) {
-      if constexpr (Parts == 3) {
+      if constexpr (a_parts == 2) {
         load_a(0);
-        load_b(2);
-        multiply_add();
-        load_b(1);
-        multiply_add();
-        load_a(1);
-        multiply_add();
-      } else if constexpr (Parts == 2) {
-        load_a(0);
-        load_b(1);
+        if constexpr (Parts == 2) {
+          load_b(1);
+          multiply_add();
+        }
+        load_b(0);
         multiply_add();
         load_a(1);
         multiply_add();
       } else {
-        load_a(1);
+        if constexpr (Parts == 3) {
+          load_a(0);
+          load_b(2);
+          multiply_add();
+          load_b(1);
+          multiply_add();
+          load_a(1);
+          multiply_add();
+        } else if constexpr (Parts == 2) {
+          load_a(0);
+          load_b(1);
+          multiply_add();
+          load_a(1);
+          multiply_add();
+        } else {
+          load_a(1);
+        }
+        load_b(0);
+        multiply_add();
+        load_a(2);
+        multiply_add();
+        load_a(0);
+        multiply_add();
       }
-      load_b(0);
-      multiply_add();
-      load_a(2);
-      multiply_add();
-      load_a(0);
-      multiply_add();
     }
   }
 
@@ -206,9 +229,11 @@ struct AmxTiles {
   /// store(p, part p) for each part: an element's leading 8 bits, what they leave out, and so on.
   template <Index Parts, class Store>
   static void split(Block x, Store&& store) {
+    // To nearest, halves away from zero. Where all parts together are exact, there is nothing to round.
+    constexpr std::uint32_t half = a_parts == 3 ? 0 : 0x8000;
 #pragma GCC unroll 3
     for (Index p = 0; p < Parts; ++p) {
-      const Pairs first = simd::as_words(x.first), second = simd::as_words(x.second) & 0xffff0000U;
+      const Pairs first = simd::as_words(x.first) + half, second = (simd::as_words(x.second) + half) & 0xffff0000U;
       store(p, (first >> 16) | second);
       x.first -= simd::as_floats(first & 0xffff0000U);
       x.second -= simd::as_floats(second);
@@ -238,7 +263,7 @@ struct AmxTiles {
                              const float* begin, Index begin_stride) {
     amx::memory_fence();
     amx::begin_sums(begin, begin_stride);
-    add_product<Parts, Parts == 3>(a, b, blocks, lower);  // measured for floats alone
+    add_product<Parts, Parts == a_parts>(a, b, blocks, lower);  // measured for floats alone
     amx::store_sums(c, stride, lower);
     amx::memory_fence();
   }

@@ -20,6 +20,7 @@
 #include "xlstm/cpu/mlstm.hpp"
 #include "xlstm/cpu/mlstm_backward.hpp"
 #include "xlstm/cpu/norm.hpp"
+#include "xlstm/cpu/precision.hpp"
 #include "xlstm/cpu/quantized_rows.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 #include "xlstm/cpu/training.hpp"
@@ -52,7 +53,8 @@ struct WeightStorage<F> {
 /// W is how weight matrices are stored: float, xlstm::bf16, xlstm::f16; or, for inference, xlstm::int8 or xlstm::int4
 /// (gates and embedding are bf16 then). Activations: whether those that meet weights are rounded: FloatActivations;
 /// Int8Activations, for quantised weights (int8_activations.hpp); Bf16Activations, for bf16 (bf16_activations.hpp).
-template <class W = float, class Activations = FloatActivations>
+/// Precision: of products of floats, HighestPrecision or HighPrecision (precision.hpp).
+template <class W = float, class Activations = FloatActivations, class Precision = HighestPrecision>
 class Backend {
   static constexpr bool rounds_to_bf16 = std::is_same_v<Activations, Bf16Activations>;
   static_assert(!rounds_to_bf16 || std::is_same_v<W, bf16>,
@@ -61,7 +63,7 @@ class Backend {
  public:
   using Arithmetic = float;
   using State = float;
-  using GradientBackend = Backend<float>;
+  using GradientBackend = Backend<float, FloatActivations, Precision>;
   template <Index Out, Index In>
   using Weight = typename WeightStorage<W>::template Weight<Out, In>;
   template <Index Out, Index In>
@@ -116,13 +118,13 @@ class Backend {
                              MatrixView<float, Matrix::cols> dx, bool add) {
     static_assert(!QuantizedHandle<Matrix>,
                   "xlstm: quantised weights cannot be trained; train in float and quantise the result");
-    cpu::linear_backward_input(threads(), arena_, dy, weight.data(), Matrix::rows, Matrix::cols, dx, add);
+    cpu::linear_backward_input<Precision>(threads(), arena_, dy, weight.data(), Matrix::rows, Matrix::cols, dx, add);
   }
   /// dW += dyᵀ x, dbias += Σ_r dy_r.
   template <class Matrix, Index N>
   void linear_backward_weight(MatrixView<const float, Matrix::cols> x, MatrixView<const float, Matrix::rows> dy,
                               Matrix& dweight, VectorParameter<float, N>& dbias) {
-    cpu::linear_backward_weight(threads(), arena_, dy, x, dweight.data(), N > 0 ? dbias.data() : nullptr);
+    cpu::linear_backward_weight<Precision>(threads(), arena_, dy, x, dweight.data(), N > 0 ? dbias.data() : nullptr);
   }
 
   /// Back through linear(x, ...): dx = Σ dy W over all terms; for each dW += dyᵀ x, dbias += Σ_r dy_r.
@@ -132,8 +134,8 @@ class Backend {
                   "xlstm: quantised weights cannot be trained; train in float and quantise the result");
     const std::array tasks{
         LinearBackwardTask<W>{terms.dy, terms.weight.data(), terms.dweight.data(), bias_gradient(terms.dbias)}...};
-    cpu::linear_backward(threads(), arena_, MatrixView<const float>(x), std::span<const LinearBackwardTask<W>>(tasks),
-                         MatrixView<float>(dx));
+    cpu::linear_backward<Precision>(threads(), arena_, MatrixView<const float>(x),
+                                    std::span<const LinearBackwardTask<W>>(tasks), MatrixView<float>(dx));
   }
 
   // ---- norms ----
@@ -218,14 +220,14 @@ class Backend {
   template <class Cell>
   void mlstm(const Run& run, const MLSTMInput<const float, Cell>& in, StateSlots<float> state,
              MatrixView<float, Cell::v_width> h, MLSTMSaved<Cell>& saved) {
-    cpu::mlstm<Cell>(threads(), arena_, run, in, state, h, saved);
+    cpu::mlstm<Cell, Precision>(threads(), arena_, run, in, state, h, saved);
   }
   /// Writes the gradient of the cell's input; turns dstate (if any) from the last state's gradient into the first's.
   template <class Cell>
   void mlstm_backward(const Run& run, const MLSTMInput<const float, Cell>& in, MatrixView<float, Cell::v_width> h,
                       const MLSTMSaved<Cell>& saved, MatrixView<float, Cell::v_width> dh,
                       const MLSTMInput<float, Cell>& gradient, StateSlots<float> dstate) {
-    cpu::mlstm_backward<Cell>(threads(), arena_, run, in, h, saved, dh, gradient, dstate);
+    cpu::mlstm_backward<Cell, Precision>(threads(), arena_, run, in, h, saved, dh, gradient, dstate);
   }
 
   // ---- training ----
@@ -253,7 +255,7 @@ class Backend {
   void linear_of_floats(MatrixView<const float, In> x, LinearTerm<Matrices, float>... terms) {
     const auto products = [&](const auto&... rows) {
       const std::array tasks{WeightTask{AnyWeightRows(rows), Matrices::rows, terms.bias, terms.y}...};
-      linear_group(threads(), arena_, x, In, std::span<const WeightTask>(tasks));
+      linear_group<Precision>(threads(), arena_, x, In, std::span<const WeightTask>(tasks));
     };
     using F = typename FormatOf<Matrices...>::type;
     if constexpr (QuantizedFormat<F> && has_integer_products && std::is_same_v<Activations, Int8Activations>) {
@@ -281,7 +283,7 @@ class Backend {
       (add(terms, rows), ...);
       integer_products<F>(threads(), arena_, x, std::span<const IntegerTask<F>>(integers.data(), integer_count));
       if (other_count > 0) {
-        linear_group(threads(), arena_, x, In, std::span<const WeightTask>(others.data(), other_count));
+        linear_group<Precision>(threads(), arena_, x, In, std::span<const WeightTask>(others.data(), other_count));
       }
     };
     add_all(weight_rows(terms.weight)...);

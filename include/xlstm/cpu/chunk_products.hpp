@@ -11,6 +11,7 @@
 #include "xlstm/cpu/amx_chunk_products.hpp"
 #include "xlstm/cpu/mlstm_tuning.hpp"
 #include "xlstm/cpu/panels.hpp"
+#include "xlstm/cpu/precision.hpp"
 
 namespace xlstm::cpu {
 
@@ -60,11 +61,11 @@ struct VectorProducts {
 };
 
 /// Calls f with the policy for a cell's chunks.
-template <class Cell, class F>
+template <class Cell, class Precision, class F>
 void with_products(F&& f) {
 #if defined(XLSTM_SIMD_AMX)
   if constexpr (MLSTMTuning::amx(Cell::qk_dim, Cell::v_dim)) {
-    if (amx::permitted()) return f(AmxProducts{});
+    if (amx::permitted()) return f(AmxProducts<Precision>{});
   }
 #endif
   f(VectorProducts{});

@@ -47,7 +47,8 @@ struct WeightKernels {
   void (*row_products)(const RowPanels& x, const void* rows, Index first, Index last, const float* bias,
                        MatrixView<float> y, int thread);
   void (*pack)(const void* rows, Index k, Index depth, Index n, Index count, float* panels);
-  void (*pack_parts)(const void* rows, Index k, Index depth, Index n, Index count, std::uint32_t* panels);
+  void (*pack_highest)(const void* rows, Index k, Index depth, Index n, Index count, std::uint32_t* panels);
+  void (*pack_high)(const void* rows, Index k, Index depth, Index n, Index count, std::uint32_t* panels);
 };
 template <class Tiles, class Rows>
 void pack_weights(const void* rows, Index k, Index depth, Index n, Index count, typename Tiles::Element* panels) {
@@ -59,8 +60,10 @@ inline constexpr WeightKernels weight_kernels = {
        int thread) { row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y, thread); },
     pack_weights<VectorTiles, Rows>,
 #if defined(XLSTM_SIMD_AMX)
-    pack_weights<AmxTiles, Rows>,
+    pack_weights<AmxTiles<HighestPrecision>, Rows>,
+    pack_weights<AmxTiles<HighPrecision>, Rows>,
 #else
+    nullptr,
     nullptr,
 #endif
 };
@@ -86,12 +89,16 @@ class AnyWeightRows {
                     int thread) const {
     kernels_->row_products(x, rows_, first, last, bias, y, thread);
   }
-  /// As the right-hand side of a blocked product (see TransposedB), for VectorTiles and for AmxTiles.
-  void pack(Index k, Index depth, Index n, Index count, float* panels) const {
-    kernels_->pack(rows_, k, depth, n, count, panels);
-  }
-  void pack(Index k, Index depth, Index n, Index count, std::uint32_t* panels) const {
-    kernels_->pack_parts(rows_, k, depth, n, count, panels);
+  /// As the right-hand side of a blocked product (see TransposedB), for VectorTiles or AmxTiles.
+  template <class Tiles>
+  void pack(Index k, Index depth, Index n, Index count, typename Tiles::Element* panels) const {
+    if constexpr (std::is_same_v<Tiles, VectorTiles>) {
+      kernels_->pack(rows_, k, depth, n, count, panels);
+    } else if constexpr (Tiles::a_parts == HighestPrecision::bf16_parts) {
+      kernels_->pack_highest(rows_, k, depth, n, count, panels);
+    } else {
+      kernels_->pack_high(rows_, k, depth, n, count, panels);
+    }
   }
   Index parts() const { return parts_; }
 
@@ -155,7 +162,7 @@ void row_product_group(Exec& exec, Arena& arena, MatrixView<const float> x, std:
 }  // namespace detail
 
 /// y_t = x W_tᵀ + bias_t for every task, in one parallel region: x is (rows, in), W_t (out_t, in), y_t (rows, out_t).
-template <Executor Exec>
+template <class Precision = HighestPrecision, Executor Exec>
 void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in, std::span<const WeightTask> tasks) {
   assert(x.cols() == in);
   if (x.rows() == 0) return;
@@ -169,11 +176,12 @@ void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in,
   for (std::size_t t = 0; t < tasks.size(); ++t) {
     list[t] = {tasks[t].weight, tasks[t].out, tasks[t].bias, tasks[t].y, false};
   }
-  matrix_products(exec, arena, RowsOfA{x.data(), x.stride()}, x.rows(), in, std::span<const Task>(list, tasks.size()));
+  matrix_products<Precision>(exec, arena, RowsOfA{x.data(), x.stride()}, x.rows(), in,
+                             std::span<const Task>(list, tasks.size()));
 }
 
 /// The same for weights that are all row-major W.
-template <class W, Executor Exec>
+template <class Precision = HighestPrecision, class W, Executor Exec>
 void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in, std::span<const LinearTask<W>> tasks) {
   const ArenaScope scope(arena);
   const auto count = static_cast<Index>(tasks.size());
@@ -184,7 +192,7 @@ void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in,
     rows[t] = {task.weight, in};
     list[t] = {AnyWeightRows(rows[t]), task.out, task.bias, task.y};
   }
-  linear_group(exec, arena, x, in, std::span<const WeightTask>(list, tasks.size()));
+  linear_group<Precision>(exec, arena, x, in, std::span<const WeightTask>(list, tasks.size()));
 }
 
 /// y = x Wᵀ + bias: x (rows, in), W (out, in) in any format, bias null or (out), y (rows, out).
@@ -204,7 +212,7 @@ void linear(Exec& exec, Arena& arena, MatrixView<const float> x, const W* weight
 }
 
 /// dx = dy W, or dx += dy W if `add`: dy (rows, out), weight (out, in), dx (rows, in).
-template <class W, Executor Exec>
+template <class Precision = HighestPrecision, class W, Executor Exec>
 void linear_backward_input(Exec& exec, Arena& arena, MatrixView<const float> dy, const W* weight, Index out, Index in,
                            MatrixView<float> dx, bool add) {
   assert(dy.cols() == out && dx.rows() == dy.rows() && dx.cols() == in);
@@ -218,7 +226,8 @@ void linear_backward_input(Exec& exec, Arena& arena, MatrixView<const float> dy,
   }
   using Task = ProductTask<PlainB<PlainRows<W>>>;
   const Task task{{{weight, in}}, in, nullptr, dx, add};
-  matrix_products(exec, arena, RowsOfA{dy.data(), dy.stride()}, dy.rows(), out, std::span<const Task>(&task, 1));
+  matrix_products<Precision>(exec, arena, RowsOfA{dy.data(), dy.stride()}, dy.rows(), out,
+                             std::span<const Task>(&task, 1));
 }
 
 namespace detail {
@@ -241,7 +250,7 @@ void add_sum_of_rows(Exec& exec, MatrixView<const float> dy, float* sum) {
 }  // namespace detail
 
 /// dweight += dyᵀ x and dbias += Σ_rows dy: dy (rows, out), x (rows, in), dweight (out, in), dbias null or (out).
-template <Executor Exec>
+template <class Precision = HighestPrecision, Executor Exec>
 void linear_backward_weight(Exec& exec, Arena& arena, MatrixView<const float> dy, MatrixView<const float> x,
                             float* dweight, float* dbias) {
   assert(dy.rows() == x.rows());
@@ -250,7 +259,8 @@ void linear_backward_weight(Exec& exec, Arena& arena, MatrixView<const float> dy
   if (dy.rows() == 0) return;
   using Task = ProductTask<PlainB<PlainRows<float>>>;
   const Task task{{{x.data(), x.stride()}}, in, nullptr, MatrixView<float>(dweight, out, in), true};
-  matrix_products(exec, arena, ColumnsOfA{dy.data(), dy.stride()}, out, dy.rows(), std::span<const Task>(&task, 1));
+  matrix_products<Precision>(exec, arena, ColumnsOfA{dy.data(), dy.stride()}, out, dy.rows(),
+                             std::span<const Task>(&task, 1));
   detail::add_sum_of_rows(exec, dy, dbias);
 }
 
@@ -265,14 +275,14 @@ struct LinearBackwardTask {
 
 /// dx = Σ_t dy_t W_t; for each task dW_t += dy_tᵀ x and dbias_t += Σ_rows dy_t: x and dx (rows, in). Rows of x are
 /// packed once for all.
-template <class W, Executor Exec>
+template <class Precision = HighestPrecision, class W, Executor Exec>
 void linear_backward(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const LinearBackwardTask<W>> tasks,
                      MatrixView<float> dx) {
   const Index in = x.cols();
   if (x.rows() <= few_gradient_rows) {
     for (const auto& t : tasks) {
-      linear_backward_input(exec, arena, t.dy, t.weight, t.dy.cols(), in, dx, &t != tasks.data());
-      linear_backward_weight(exec, arena, t.dy, x, t.dweight, t.dbias);
+      linear_backward_input<Precision>(exec, arena, t.dy, t.weight, t.dy.cols(), in, dx, &t != tasks.data());
+      linear_backward_weight<Precision>(exec, arena, t.dy, x, t.dweight, t.dbias);
     }
     return;
   }
@@ -290,8 +300,8 @@ void linear_backward(Exec& exec, Arena& arena, MatrixView<const float> x, std::s
         {dy.data(), dy.stride()}, out, dy.rows(), {{{x.data(), x.stride()}}, in, nullptr, {dweight, out, in}, true}};
     detail::add_sum_of_rows(exec, dy, dbias);
   }
-  matrix_products(exec, arena, std::span<const WeightProduct>(weights, tasks.size()));
-  matrix_products(exec, arena, std::span<const InputProduct>(inputs, tasks.size()));
+  matrix_products<Precision>(exec, arena, std::span<const WeightProduct>(weights, tasks.size()));
+  matrix_products<Precision>(exec, arena, std::span<const InputProduct>(inputs, tasks.size()));
 }
 
 }  // namespace xlstm::cpu

@@ -17,6 +17,7 @@
 #include "xlstm/core/index.hpp"
 #include "xlstm/core/view.hpp"
 #include "xlstm/cpu/amx_tiles.hpp"
+#include "xlstm/cpu/precision.hpp"
 #include "xlstm/cpu/vector_tiles.hpp"
 
 namespace xlstm::cpu {
@@ -37,8 +38,8 @@ namespace detail {
 /// Rows [k, k + depth) and columns [n, n + count) of B as panels; AnyWeightRows packs itself.
 template <class Tiles, class B>
 void pack_b(const B& b, Index k, Index depth, Index n, Index count, typename Tiles::Element* panels) {
-  if constexpr (requires { b.pack(k, depth, n, count, panels); }) {
-    b.pack(k, depth, n, count, panels);
+  if constexpr (requires { b.template pack<Tiles>(k, depth, n, count, panels); }) {
+    b.template pack<Tiles>(k, depth, n, count, panels);
   } else {
     Tiles::pack_b(b, k, depth, n, count, panels);
   }
@@ -362,13 +363,13 @@ void tiled_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth, 
 }  // namespace detail
 
 /// C_t (+)= A·B_t for all tasks t; A is m × depth and packed once. Scratch comes from the arena.
-template <class A, class B, Executor Exec>
+template <class Precision = HighestPrecision, class A, class B, Executor Exec>
 void matrix_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth,
                      std::span<const ProductTask<B>> tasks) {
   if (m <= 0) return;
 #if defined(XLSTM_SIMD_AMX)
-  if (m >= AmxTiles::least_rows && amx::permitted()) {
-    return detail::tiled_products<AmxTiles>(exec, arena, a, m, depth, tasks);
+  if (m >= AmxTiles<Precision>::least_rows && amx::permitted()) {
+    return detail::tiled_products<AmxTiles<Precision>>(exec, arena, a, m, depth, tasks);
   }
 #endif
   detail::tiled_products<VectorTiles>(exec, arena, a, m, depth, tasks);
@@ -409,21 +410,21 @@ bool together(Exec& exec, Arena& arena, std::span<const Product<A, B>> products)
 
 /// Products in turn. Where A are rows, all C have as many rows, and may be the same matrix; where A are columns, all B
 /// are the same.
-template <class A, class B, Executor Exec>
+template <class Precision = HighestPrecision, class A, class B, Executor Exec>
 void matrix_products(Exec& exec, Arena& arena, std::span<const Product<A, B>> products) {
   if (products.empty()) return;
 #if defined(XLSTM_SIMD_AMX)
   const auto least = [](const auto& p, const auto& q) { return p.m < q.m; };
   const Index most_rows = std::max_element(products.begin(), products.end(), least)->m;
-  if (most_rows >= AmxTiles::least_rows && amx::permitted()) {
-    if (detail::together<AmxTiles>(exec, arena, products)) return;
+  if (most_rows >= AmxTiles<Precision>::least_rows && amx::permitted()) {
+    if (detail::together<AmxTiles<Precision>>(exec, arena, products)) return;
   } else
 #endif
       if (detail::together<VectorTiles>(exec, arena, products)) {
     return;
   }
   for (const Product<A, B>& p : products) {
-    matrix_products(exec, arena, p.a, p.m, p.depth, std::span<const ProductTask<B>>(&p.task, 1));
+    matrix_products<Precision>(exec, arena, p.a, p.m, p.depth, std::span<const ProductTask<B>>(&p.task, 1));
   }
 }
 

@@ -18,7 +18,7 @@ namespace xlstm::cpu {
 /// h (rows, H·V) from `in`, in fp32. `state`: the states before the first token, replaced by those after the last;
 /// null: zeros before, dropped after. Where run.training, `saved` is filled with memory of the arena that lives until
 /// the caller releases it; all else is given back. The number of threads changes no bit of the result.
-template <class Cell, class Exec>
+template <class Cell, class Precision = HighestPrecision, class Exec>
 void mlstm(Exec& exec, Arena& arena, const Run& run, const MLSTMInput<const float, Cell>& in, StateSlots<float> state,
            MatrixView<float, Cell::v_width> h, MLSTMSaved<Cell>& saved) {
   static_assert(Executor<Exec>, "xlstm: the first argument runs tasks: an Executor such as cpu::ThreadPool");
@@ -29,7 +29,7 @@ void mlstm(Exec& exec, Arena& arena, const Run& run, const MLSTMInput<const floa
     kept = &saved;
   }
   if (run.form == Form::recurrent) return recurrent::forward<Cell>(exec, arena, run, in, state, h, kept);
-  with_products<Cell>([&](auto products) {
+  with_products<Cell, Precision>([&](auto products) {
     chunkwise::forward<Cell, decltype(products)>(exec, arena, run, chunk_size, in, state, h, kept);
   });
 }

@@ -455,13 +455,13 @@ namespace xlstm::cpu {
 /// The gradients of the cell's input from dh, the gradient of h; `gradient` is written, not added to. `saved`: from
 /// the forward pass of the same run. `dstate`: in, the gradients of the last states' C and n; out, of the first
 /// states', its entries of m 0; null: zeros in and nothing out. The number of threads changes no bit of the result.
-template <class Cell, class Exec>
+template <class Cell, class Precision = HighestPrecision, class Exec>
 void mlstm_backward(Exec& exec, Arena& arena, const Run& run, const MLSTMInput<const float, Cell>& in,
                     MatrixView<const float, Cell::v_width> h, const MLSTMSaved<Cell>& saved,
                     MatrixView<const float, Cell::v_width> dh, const MLSTMInput<float, Cell>& gradient,
                     StateSlots<float> dstate) {
   static_assert(Executor<Exec>, "xlstm: the first argument runs tasks: an Executor such as cpu::ThreadPool");
-  with_products<Cell>([&](auto products) {
+  with_products<Cell, Precision>([&](auto products) {
     backward::all_heads<Cell, decltype(products)>(exec, arena, run, in, h, saved, dh, gradient, dstate);
   });
 }
