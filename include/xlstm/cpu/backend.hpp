@@ -57,6 +57,12 @@ struct WeightStorage<F> {
 template <class W = float, class Activations = FloatActivations, class Precision = HighestPrecision>
 class Backend {
   static constexpr bool rounds_to_bf16 = std::is_same_v<Activations, Bf16Activations>;
+  static_assert(rounds_to_bf16 || std::is_same_v<Activations, FloatActivations> ||
+                    std::is_same_v<Activations, Int8Activations>,
+                "xlstm: a CPU backend's activations are FloatActivations, Int8Activations or Bf16Activations; its "
+                "precision comes after them: Backend<float, FloatActivations, HighPrecision>");
+  static_assert(std::is_same_v<Precision, HighestPrecision> || std::is_same_v<Precision, HighPrecision>,
+                "xlstm: a CPU backend's precision is HighestPrecision or HighPrecision");
   static_assert(!rounds_to_bf16 || std::is_same_v<W, bf16>,
                 "xlstm: Bf16Activations are for weights in bf16: Backend<xlstm::bf16, xlstm::cpu::Bf16Activations>");
 
