@@ -11,8 +11,8 @@
 // Weights of fewer bits have fewer parts, bf16 one.
 // (The splitting goes back to Dekker, Numerische Mathematik 18, 1971; for such units: Henry, Tang and Heinecke, arXiv
 // 1904.06376.)
-// Unlike in fp32, infinite elements give NaN, and parts below 2^-126 are zero. (Rounding loses a NaN whose leading 16
-// bits of fraction are all set, which no arithmetic makes.)
+// Unlike in fp32, infinite elements give NaN, and parts below 2^-126 are zero. Rounding, in high precision, loses a NaN
+// whose fraction begins with eight ones; those that arithmetic makes begin with a one and zeros.
 #pragma once
 
 #include <algorithm>

@@ -14,8 +14,8 @@ struct HighestPrecision {
   static constexpr Index bf16_parts = 3;
 };
 
-/// Elements have 16 bits: a product of two is off by 2^-18 of it on average, by 3·2^-16 at most. Products on AMX take
-/// half the time.
+/// Elements have 16 bits: a product of two is off by 2^-18 of it on average, by 3·2^-16 at most. AMX makes
+/// half as many products.
 struct HighPrecision {
   static constexpr Index bf16_parts = 2;
 };
