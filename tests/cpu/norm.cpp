@@ -24,9 +24,10 @@ void check_rms_norm(Index rows, cpu::ThreadPool& threads) {
   SameNumbers<1> scale(rows, random, 1, 0);
   SameNumbers<D> dx(rows, random), dweight(1, random), dbias(1, random);  // the last two are added to
   auto y2 = y, dx2 = dx, dweight2 = dweight, dbias2 = dbias;
+  Arena arena;
   const auto run = [&](auto& exec, auto& out, auto& dinput, auto& dw, auto& db) {
     cpu::rms_norm(exec, x.in(), weight.data(), Bias ? bias.data() : nullptr, 0.5, out.out(), scale.data());
-    cpu::rms_norm_backward(exec, x.in(), weight.data(), scale.data(), dy.in(), dinput.out(), dw.data(),
+    cpu::rms_norm_backward(exec, arena, x.in(), weight.data(), scale.data(), dy.in(), dinput.out(), dw.data(),
                            Bias ? db.data() : nullptr);
   };
   SerialExecutor serial;
@@ -55,11 +56,12 @@ void check_multihead_norm(Index rows, cpu::ThreadPool& threads) {
   SameNumbers<Heads> mean(rows, random, 1, 0), scale(rows, random, 1, 0);
   SameNumbers<D> dx(rows, random), dweight(1, random), dbias(1, random);
   auto y2 = y, dx2 = dx, dweight2 = dweight, dbias2 = dbias;
+  Arena arena;
   const auto run = [&](auto& exec, auto& out, auto& dinput, auto& dw, auto& db) {
     cpu::multihead_norm<Heads>(exec, x.in(), weight.data(), Bias ? bias.data() : nullptr, 0.1, out.out(), mean.data(),
                                scale.data());
-    cpu::multihead_norm_backward<Heads>(exec, x.in(), weight.data(), mean.data(), scale.data(), dy.in(), dinput.out(),
-                                        dw.data(), Bias ? db.data() : nullptr);
+    cpu::multihead_norm_backward<Heads>(exec, arena, x.in(), weight.data(), mean.data(), scale.data(), dy.in(),
+                                        dinput.out(), dw.data(), Bias ? db.data() : nullptr);
   };
   SerialExecutor serial;
   run(serial, y, dx, dweight, dbias);
@@ -94,11 +96,13 @@ void check_gated_multihead_norm(Index rows, cpu::ThreadPool& threads) {
   SameNumbers<D> dweight(1, random), dbias(1, random);
   auto y2 = y, dy2 = dy, dgate2 = dgate, dx2 = dx, dweight2 = dweight, dbias2 = dbias;
   const float* const biases = Bias ? bias.data() : nullptr;
+  Arena arena;
   const auto run = [&](auto& exec, auto& out, auto& d, auto& dg, auto& dinput, auto& dw, auto& db) {
     cpu::gated_multihead_norm<Heads>(exec, gate.in(), x.in(), weight.data(), biases, 0.1, out.out(), mean.data(),
                                      scale.data());
-    cpu::gated_multihead_norm_backward<Heads>(exec, gate.in(), x.in(), weight.data(), biases, mean.data(), scale.data(),
-                                              d.out(), dg.out(), dinput.out(), dw.data(), Bias ? db.data() : nullptr);
+    cpu::gated_multihead_norm_backward<Heads>(exec, arena, gate.in(), x.in(), weight.data(), biases, mean.data(),
+                                              scale.data(), d.out(), dg.out(), dinput.out(), dw.data(),
+                                              Bias ? db.data() : nullptr);
   };
   SerialExecutor serial;
   run(serial, y, dy, dgate, dx, dweight, dbias);

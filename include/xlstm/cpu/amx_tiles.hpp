@@ -24,6 +24,7 @@
 #include "xlstm/cpu/amx.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
 #include "xlstm/cpu/precision.hpp"
+#include "xlstm/cpu/prefetch.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/storage.hpp"
 
@@ -43,6 +44,7 @@ struct AmxTiles {
   static constexpr Index packed_k = block_k;  ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 512;       ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128;        ///< the same where each thread has rows of its own
+  static constexpr Index far_task_m = 256;    ///< and B is too large to stay near its core
   static constexpr Index least_rows = 48;     ///< of C; below, packing B costs more than is gained
 
   static constexpr Index block = 32;           ///< k of one instruction
@@ -125,7 +127,7 @@ struct AmxTiles {
 
   /// As VectorTiles::Product.
   using Product = void (*)(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                           Index count_n, const float* initial, bool add);
+                           Index count_n, const float* initial, bool add, Prefetcher& beside);
 
   static constexpr Product product(Index, Index parts) {
     if constexpr (a_parts == 3) {
@@ -137,9 +139,9 @@ struct AmxTiles {
   /// Sums += a·b, of `blocks` blocks, 32 × 32 (or, without `lower`, of them the first 16 rows). Registers 0–3 are the
   /// sums (of rows 0–15: 0, 1), 4 and 5 hold a part of A, 6 and 7 one of B; the order of the terms changes one operand
   /// at a time. `prefetch_b`: B goes on after the last block, and may be far from this core, unlike A, which meets all
-  /// of it: each part of the next block is asked for meanwhile.
+  /// of it: each part of the next block is asked for meanwhile. `beside`, if any, is called once a block.
   template <Index Parts, bool prefetch_b = false>
-  static void add_product(const Element* a, const Element* b, Index blocks, bool lower) {
+  static void add_product(const Element* a, const Element* b, Index blocks, bool lower, Prefetcher* beside = nullptr) {
     constexpr Index row_bytes = 64, b_step = Parts * 2 * tile_size;
     amx::memory_fence();
     const auto load_a = [&](Index part) {
@@ -163,6 +165,7 @@ struct AmxTiles {
       _tile_dpbf16ps(3, 5, 7);
     };
     for (Index i = 0; i < blocks; ++i, a += a_step, b += b_step) {
+      if (beside != nullptr) beside->next();
       if constexpr (a_parts == 2) {
         load_a(0);
         if constexpr (Parts == 2) {
@@ -249,21 +252,22 @@ struct AmxTiles {
 
   template <Index Parts>
   static void multiply(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                       Index count_n, const float* initial, bool add) {
+                       Index count_n, const float* initial, bool add, Prefetcher& beside) {
     amx::multiply_inside(c, stride, count_m, count_n, initial, add,
-                         [=](Index rows, float* to, Index to_stride, const float* begin, Index begin_stride) {
+                         [&](Index rows, float* to, Index to_stride, const float* begin, Index begin_stride) {
                            multiply_whole<Parts>(a, b, ceil_div(depth, block), rows > 16, to, to_stride, begin,
-                                                 begin_stride);
+                                                 begin_stride, beside);
                          });
   }
 
   /// c = begin + a·b; `begin` is null for zeros.
   template <Index Parts>
   static void multiply_whole(const Element* a, const Element* b, Index blocks, bool lower, float* c, Index stride,
-                             const float* begin, Index begin_stride) {
+                             const float* begin, Index begin_stride, Prefetcher& beside) {
     amx::memory_fence();
+    if (begin != c) amx::prefetch_sums(c, stride);
     amx::begin_sums(begin, begin_stride);
-    add_product<Parts, Parts == a_parts>(a, b, blocks, lower);  // measured for floats alone
+    add_product<Parts, Parts == a_parts>(a, b, blocks, lower, &beside);  // B's prefetch: measured for floats alone
     amx::store_sums(c, stride, lower);
     amx::memory_fence();
   }

@@ -155,7 +155,8 @@ class Backend {
   void rms_norm_backward(MatrixView<const float, D> x, const VectorParameter<float, D>& weight, const float* scale,
                          MatrixView<const float, D> dy, MatrixView<float, D> dx, VectorParameter<float, D>& dweight,
                          VectorParameter<float, N>& dbias) {
-    cpu::rms_norm_backward(threads(), x, weight.data(), scale, dy, dx, dweight.data(), N > 0 ? dbias.data() : nullptr);
+    cpu::rms_norm_backward(threads(), arena_, x, weight.data(), scale, dy, dx, dweight.data(),
+                           N > 0 ? dbias.data() : nullptr);
   }
   template <Index Heads, Index Width, Index N>
   void multihead_norm(MatrixView<const float, Width> x, const VectorParameter<float, Width>& weight,
@@ -168,7 +169,7 @@ class Backend {
                                const float* mean, const float* scale, MatrixView<const float, Width> dy,
                                MatrixView<float, Width> dx, VectorParameter<float, Width>& dweight,
                                VectorParameter<float, N>& dbias) {
-    cpu::multihead_norm_backward<Heads>(threads(), x, weight.data(), mean, scale, dy, dx, dweight.data(),
+    cpu::multihead_norm_backward<Heads>(threads(), arena_, x, weight.data(), mean, scale, dy, dx, dweight.data(),
                                         N > 0 ? dbias.data() : nullptr);
   }
   /// y = σ(gate) ⊙ multihead_norm(x).
@@ -186,7 +187,7 @@ class Backend {
                                      const float* mean, const float* scale, MatrixView<float, Width> dy,
                                      MatrixView<float, Width> dgate, MatrixView<float, Width> dx,
                                      VectorParameter<float, Width>& dweight, VectorParameter<float, N>& dbias) {
-    cpu::gated_multihead_norm_backward<Heads, ThreadPool, Width>(threads(), gate, x, weight.data(),
+    cpu::gated_multihead_norm_backward<Heads, ThreadPool, Width>(threads(), arena_, gate, x, weight.data(),
                                                                  N > 0 ? bias.data() : nullptr, mean, scale, dy, dgate,
                                                                  dx, dweight.data(), N > 0 ? dbias.data() : nullptr);
   }

@@ -13,13 +13,19 @@ namespace xlstm::cpu {
 using ConstArray = Eigen::Map<const Eigen::ArrayXf>;
 using MutableArray = Eigen::Map<Eigen::ArrayXf>;
 
-/// Calls f(first, count) for blocks of rows that are worth handing to another thread. The cut depends on the shape
-/// alone, so that results never depend on the number of threads.
+/// Rows that are worth handing to another thread. They depend on the shape alone, so that results never depend on the
+/// number of threads.
+constexpr Index rows_per_block(Index cols) {
+  constexpr Index values_per_task = 16384;
+  return std::max<Index>(1, values_per_task / std::max<Index>(1, cols));
+}
+constexpr Index row_blocks(Index rows, Index cols) { return ceil_div(rows, rows_per_block(cols)); }
+
+/// Calls f(first, count) for blocks of rows_per_block rows.
 template <class Exec, class F>
 void for_row_blocks(Exec& exec, Index rows, Index cols, F&& f) {
-  constexpr Index values_per_task = 16384;
-  const Index block = std::max<Index>(1, values_per_task / std::max<Index>(1, cols));
-  exec.parallel_for(ceil_div(rows, block), [&](Index task, int) {
+  const Index block = rows_per_block(cols);
+  exec.parallel_for(row_blocks(rows, cols), [&](Index task, int) {
     const Index first = task * block;
     f(first, std::min(block, rows - first));
   });

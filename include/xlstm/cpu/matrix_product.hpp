@@ -18,6 +18,7 @@
 #include "xlstm/core/view.hpp"
 #include "xlstm/cpu/amx_tiles.hpp"
 #include "xlstm/cpu/precision.hpp"
+#include "xlstm/cpu/prefetch.hpp"
 #include "xlstm/cpu/vector_tiles.hpp"
 
 namespace xlstm::cpu {
@@ -77,9 +78,7 @@ class TiledProducts {
   static bool divides_rows(std::span<const TiledProducts> products) {
     const Index threads = products[0].exec_.size();
     if (threads == 1 || products[0].m_ < threads * Tiles::block_m) return false;
-    Index packed_b = 0;
-    for (const TiledProducts& p : products) packed_b += p.columns_ * Tiles::b_size(p.depth_, p.most_parts_);
-    return packed_b * static_cast<Index>(sizeof(Element)) <= shared_bytes;
+    return packed_b_bytes(products) <= shared_bytes;
   }
 
   /// The summation in parts, each of which one thread makes, and then the sum of those: for the gradients of weights,
@@ -110,15 +109,23 @@ class TiledProducts {
       const Index last = part + 1 < parts ? first + part_depth : depth;
       for (Index k = first; k < last; k += Tiles::block_k) {
         const Index last_k = std::min(last, k + Tiles::block_k);
+        const Index next_k = std::min(last, last_k + Tiles::block_k);
         if (slices.count == 1) pack_slice(slices.list[0], k, last_k);
-        for (const TiledProducts& p : products) {
+        for (std::size_t i = 0; i < products.size(); ++i) {
+          const TiledProducts& p = products[i];
           const ProductTask<B> task = p.part_of_sum(part);
           for (Index m = 0; m < p.m_; m += at_once) {
             const Block block{m, std::min(at_once, p.m_ - m), k, last_k, p.height()};
             p.pack_block(block, my_a);
+            // What is packed next: other columns of A, or the next block of the summation.
+            Prefetcher beside =
+                m + at_once < p.m_ ? p.prefetcher(block, p.memory_of_a(m + at_once, at_once, k, last_k), {})
+                : i + 1 < products.size()
+                    ? p.prefetcher(block, products[i + 1].memory_of_a(0, at_once, k, last_k), {})
+                    : p.prefetcher(block, any.memory_of_a(0, at_once, last_k, next_k), any.memory_of_b(last_k, next_k));
             for (Index s = 0; s < slices.count; ++s) {
               if (slices.count > 1) pack_slice(slices.list[s], k, last_k);
-              multiply_packed(task, first, block, slices.list[s], my_a, my_b);
+              multiply_packed(task, first, block, slices.list[s], my_a, my_b, beside);
             }
           }
         }
@@ -141,9 +148,10 @@ class TiledProducts {
   static void by_rows(std::span<TiledProducts> products) {
     TiledProducts& any = products[0];
     const ArenaScope scope(any.arena_);
+    const Index rows = rows_at_once(products);
     Index a_each = 0, tiles = 0;
     for (TiledProducts& p : products) {
-      a_each = std::max(a_each, p.a_size(Tiles::task_m, p.depth_at_once()));
+      a_each = std::max(a_each, p.a_size(rows, p.depth_at_once()));
       p.slices_ = p.cut(1);
       p.packed_b_ = any.arena_.template allocate<Element>(p.steps() * p.slices_.count * p.slice_size());
       tiles += p.tiles_to_pack();
@@ -155,15 +163,22 @@ class TiledProducts {
         tile -= p.tiles_to_pack();
       }
     });
-    any.exec_.parallel_for(ceil_div(any.m_, Tiles::task_m), [&](Index task, int thread) {
+    any.exec_.parallel_for(ceil_div(any.m_, rows), [&](Index task, int thread) {
       [[maybe_unused]] const typename Tiles::Session session;
-      for (const TiledProducts& p : products) p.multiply_rows(task * Tiles::task_m, packed_a + thread * a_each);
+      for (std::size_t i = 0; i < products.size(); ++i) {
+        // A thread goes on with the next product of the same rows, and then with the rows after these.
+        const bool last = i + 1 == products.size();
+        const TiledProducts& next = products[last ? 0 : i + 1];
+        products[i].multiply_rows(task * rows, rows, packed_a + thread * a_each,
+                                  next.memory_of_a((last ? task + 1 : task) * rows, rows, 0, next.depth_at_once()));
+      }
     });
   }
 
  private:
   using Element = typename Tiles::Element;
   static constexpr Index shared_bytes = Index{4} << 20;      ///< of B's panels that threads share (measured)
+  static constexpr Index near_bytes = Index{1} << 20;        ///< of them that stay near each core
   static constexpr Index part_depth = 1024;                  ///< of the summation, where it is cut into parts
   static constexpr Index largest_of_parts = Index{1} << 19;  ///< elements of a C for which that pays
   /// Columns of one task: tiles [first, first + count).
@@ -177,6 +192,37 @@ class TiledProducts {
   };
 
   static Index column_tiles(const ProductTask<B>& task) { return ceil_div(std::max<Index>(task.n, 0), Tiles::tile_n); }
+
+  static Index packed_b_bytes(std::span<const TiledProducts> products) {
+    Index elements = 0;
+    for (const TiledProducts& p : products) elements += p.columns_ * Tiles::b_size(p.depth_, p.most_parts_);
+    return elements * static_cast<Index>(sizeof(Element));
+  }
+  /// Rows of C that a thread makes before it goes on, where threads divide the rows.
+  static Index rows_at_once(std::span<const TiledProducts> products) {
+    const bool enough = products[0].m_ >= products[0].exec_.size() * Tiles::far_task_m;
+    return enough && packed_b_bytes(products) > near_bytes ? Tiles::far_task_m : Tiles::task_m;
+  }
+
+  /// Where rows [m, m + rows) of A and [begin, end) of the summation lie, as far as they are inside the matrix.
+  MemoryRows memory_of_a(Index m, Index rows, Index begin, Index end) const {
+    constexpr Index size = sizeof(float);
+    rows = std::min(rows, m_ - m);
+    if (rows <= 0 || begin >= end) return {};
+    if constexpr (std::is_same_v<A, ColumnsOfA>) {
+      return {a_.data + begin * a_.stride + m, rows * size, a_.stride * size, end - begin};
+    } else {
+      return {a_.data + m * a_.stride + begin, (end - begin) * size, a_.stride * size, rows};
+    }
+  }
+  /// The same of the one task's B, whose rows lie as they are.
+  MemoryRows memory_of_b(Index begin, Index end) const {
+    if (begin >= end) return {};
+    const auto& rows = tasks_[0].b.rows;
+    const Index row_bytes = rows.row_bytes();
+    return {rows.row(begin).address(0), std::min(row_bytes, tasks_[0].n * Index{sizeof(float)}), row_bytes,
+            end - begin};
+  }
 
   /// Slices of about columns / wanted tiles.
   Slices cut(Index wanted) {
@@ -242,7 +288,7 @@ class TiledProducts {
   /// `first_k`: where the task's sums begin.
   static void multiply_block(const ProductTask<B>& task, Index first_k, const Block& block, Index k, Index d,
                              const Slice& slice, Index first_panel, Index last_panel, Element* packed_a,
-                             const Element* packed_b) {
+                             const Element* packed_b, Prefetcher& beside) {
     const auto product = Tiles::product(block.height, Tiles::parts(task.b));
     const Index b_step = Tiles::b_size(d, Tiles::parts(task.b));
     for (Index p = first_panel; p < last_panel; ++p) {
@@ -251,7 +297,7 @@ class TiledProducts {
         const Index n = (slice.first + j) * Tiles::tile_n;
         product(block.panel(packed_a, p, k, d), packed_b + j * b_step, d, task.c.row(block.first + row) + n,
                 task.c.stride(), block.rows - row, task.n - n, task.initial != nullptr ? task.initial + n : nullptr,
-                task.add || k > first_k);
+                task.add || k > first_k, beside);
       }
     }
   }
@@ -269,11 +315,11 @@ class TiledProducts {
   }
   /// All panels of the block with a slice of B as pack_tile has left it.
   static void multiply_packed(const ProductTask<B>& task, Index first_k, const Block& block, const Slice& slice,
-                              Element* packed_a, const Element* packed_b) {
+                              Element* packed_a, const Element* packed_b, Prefetcher& beside) {
     for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
       const Index d = std::min(Tiles::block_k, block.end - k);
       multiply_block(task, first_k, block, k, d, slice, 0, block.panels(), packed_a,
-                     packed_b + slice.count * Tiles::b_size(k - block.begin, Tiles::parts(task.b)));
+                     packed_b + slice.count * Tiles::b_size(k - block.begin, Tiles::parts(task.b)), beside);
     }
   }
 
@@ -282,6 +328,14 @@ class TiledProducts {
     const ProductTask<B>& whole = tasks_[0];
     if (part == 0) return whole;
     return {whole.b, whole.n, nullptr, {sums_ + (part - 1) * m_ * whole.n, m_, whole.n, whole.n}, false};
+  }
+
+  /// Asks for `first` and `second` during the products of a block with all columns, by tiles that can.
+  Prefetcher prefetcher(const Block& block, const MemoryRows& first, const MemoryRows& second) const {
+    if constexpr (requires { Tiles::block; }) {
+      return {first, second, block.panels() * columns_ * ceil_div(block.end - block.begin, Tiles::block)};
+    }
+    return {};
   }
 
   // For by_rows: B lies slice after slice for one step of the summation, and so on.
@@ -296,15 +350,17 @@ class TiledProducts {
       pack_tile(slice, j, k, std::min(depth_, k + depth_at_once()), packed_b_ + place * slice_size());
     }
   }
-  /// Up to task_m rows from m on.
-  void multiply_rows(Index m, Element* packed_a) const {
+  /// Up to `rows` rows from m on; `next` will be packed after them.
+  void multiply_rows(Index m, Index rows, Element* packed_a, const MemoryRows& next) const {
     const Element* packed_b = packed_b_;
     for (Index k = 0; k == 0 || k < depth_; k += depth_at_once()) {
-      const Block block{m, std::min(Tiles::task_m, m_ - m), k, std::min(depth_, k + depth_at_once()), height()};
+      const Block block{m, std::min(rows, m_ - m), k, std::min(depth_, k + depth_at_once()), height()};
       for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, packed_a);
+      const Index next_end = std::min(depth_, block.end + depth_at_once());
+      Prefetcher beside = prefetcher(block, block.end < depth_ ? memory_of_a(m, rows, block.end, next_end) : next, {});
       for (Index s = 0; s < slices_.count; ++s, packed_b += slice_size()) {
         const Slice& slice = slices_.list[s];
-        multiply_packed(tasks_[static_cast<std::size_t>(slice.task)], 0, block, slice, packed_a, packed_b);
+        multiply_packed(tasks_[static_cast<std::size_t>(slice.task)], 0, block, slice, packed_a, packed_b, beside);
       }
     }
   }
@@ -334,8 +390,9 @@ class TiledProducts {
           for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
             const Index d = std::min(Tiles::block_k, block.end - k);
             pack_b<Tiles>(task.b, k, d, first, std::min(slice.count * Tiles::tile_n, task.n - first), my_b);
+            Prefetcher nothing;
             multiply_block(task, 0, block, k, d, slice, block.panels() * part / parts,
-                           block.panels() * (part + 1) / parts, packed_a, my_b);
+                           block.panels() * (part + 1) / parts, packed_a, my_b, nothing);
           }
         });
       }

@@ -1,14 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 // RMS norm and multi-head norm on the CPU, forward and backward (nn/rms_norm.hpp and nn/multihead_norm.hpp have the
-// equations). Sums over a row are in fp32 with vector accumulators; sums over rows run in row order, one column block
-// a task, so that they are the same for any number of threads.
+// equations). Sums over a row are in fp32 with vector accumulators; sums over rows run in row order within a block of
+// rows, and then over the blocks, which depend on the shape alone, so that they are the same for any number of threads.
 #pragma once
 
 #include <cmath>
 
+#include "xlstm/core/arena.hpp"
 #include "xlstm/cpu/elementwise.hpp"
 
 namespace xlstm::cpu {
+
+namespace detail {
+
+/// The gradients of a norm's weight and bias, summed over rows: blocks of rows have sums of their own.
+class NormGradients {
+ public:
+  NormGradients(Arena& arena, Index rows, Index cols, bool bias)
+      : blocks_(row_blocks(rows, cols)), cols_(cols), width_(bias ? 2 * cols : cols) {
+    sums_ = arena.allocate<float>(blocks_ * width_);
+  }
+  /// Zeros at first; the block of rows that begins with row `first`.
+  MutableArray weight(Index first) const { return {sums_ + block(first) * width_, cols_}; }
+  MutableArray bias(Index first) const { return {sums_ + block(first) * width_ + cols_, width_ - cols_}; }
+  void clear(Index first) const { MutableArray(sums_ + block(first) * width_, width_).setZero(); }
+
+  /// dweight += Σ of all blocks; the same for dbias, unless null.
+  template <class Exec>
+  void add_to(Exec& exec, float* dweight, float* dbias) const {
+    for_column_blocks(exec, cols_, [&](Index first, Index count) {
+      for (Index b = 0; b < blocks_; ++b) {
+        const float* const sums = sums_ + b * width_ + first;
+        MutableArray(dweight + first, count) += ConstArray(sums, count);
+        if (dbias != nullptr) MutableArray(dbias + first, count) += ConstArray(sums + cols_, count);
+      }
+    });
+  }
+
+ private:
+  Index block(Index first) const { return first / rows_per_block(cols_); }
+
+  Index blocks_, cols_, width_;
+  float* sums_;
+};
+
+}  // namespace detail
 
 /// y = x·scale ⊙ w (+ bias, unless null), scale_r = 1/√(mean(x_r²) + eps).
 template <class Exec, Index D>
@@ -31,24 +67,24 @@ void rms_norm(Exec& exec, MatrixView<const float, D> x, const float* weight, con
 
 /// dx = s·(w dy − x s² mean(w dy x));  dweight += Σ_r dy x s,  dbias += Σ_r dy (unless null).
 template <class Exec, Index D>
-void rms_norm_backward(Exec& exec, MatrixView<const float, D> x, const float* weight, const float* scale,
+void rms_norm_backward(Exec& exec, Arena& arena, MatrixView<const float, D> x, const float* weight, const float* scale,
                        MatrixView<const float, D> dy, MatrixView<float, D> dx, float* dweight, float* dbias) {
+  const ArenaScope scope(arena);
+  const detail::NormGradients sums(arena, x.rows(), x.cols(), dbias != nullptr);
   const ConstArray w(weight, x.cols());
   for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
+    sums.clear(first);
+    auto dw = sums.weight(first);
     for (Index r = first; r < first + count; ++r) {
+      const auto xr = array_row(x, r), d = array_row(dy, r);
       const float s = scale[r];
-      const float mean = (array_row(dy, r) * w * array_row(x, r)).mean();
-      array_row(dx, r) = s * (array_row(dy, r) * w - array_row(x, r) * (s * s * mean));
+      const float mean = (d * w * xr).mean();
+      dw += d * xr * s;
+      if (dbias != nullptr) sums.bias(first) += d;
+      array_row(dx, r) = s * (d * w - xr * (s * s * mean));
     }
   });
-  for_column_blocks(exec, x.cols(), [&](Index first, Index count) {
-    MutableArray dw(dweight + first, count);
-    for (Index r = 0; r < x.rows(); ++r) {
-      const auto d = array_row(dy, r).segment(first, count);
-      dw += d * array_row(x, r).segment(first, count) * scale[r];
-      if (dbias != nullptr) MutableArray(dbias + first, count) += d;
-    }
-  });
+  sums.add_to(exec, dweight, dbias);
 }
 
 namespace detail {
@@ -106,12 +142,17 @@ void gated_multihead_norm(Exec& exec, MatrixView<const float, W> gate, MatrixVie
 
 /// With x̂ = (x − mean)·scale and g = dy ⊙ w:  dx = s·(g − mean(g) − x̂ mean(g x̂));  dweight += Σ_r dy x̂.
 template <Index Heads, class Exec, Index W>
-void multihead_norm_backward(Exec& exec, MatrixView<const float, W> x, const float* weight, const float* mean,
-                             const float* scale, MatrixView<const float, W> dy, MatrixView<float, W> dx, float* dweight,
-                             float* dbias) {
+void multihead_norm_backward(Exec& exec, Arena& arena, MatrixView<const float, W> x, const float* weight,
+                             const float* mean, const float* scale, MatrixView<const float, W> dy,
+                             MatrixView<float, W> dx, float* dweight, float* dbias) {
   constexpr Index dim = W / Heads;
+  const ArenaScope scope(arena);
+  const detail::NormGradients sums(arena, x.rows(), x.cols(), dbias != nullptr);
   for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
+    sums.clear(first);
+    auto dw = sums.weight(first);
     for (Index r = first; r < first + count; ++r) {
+      if (dbias != nullptr) sums.bias(first) += array_row(dy, r);
       for (Index h = 0; h < Heads; ++h) {
         const ConstArray xh(x.row(r) + h * dim, dim);
         const ConstArray w(weight + h * dim, dim);
@@ -120,27 +161,21 @@ void multihead_norm_backward(Exec& exec, MatrixView<const float, W> x, const flo
         const float s = scale[r * Heads + h];
         const float sum = (d * w).mean();
         const float dot = (d * w * (xh - mu)).mean() * s;
+        dw.segment(h * dim, dim) += d * (xh - mu) * s;
         MutableArray(dx.row(r) + h * dim, dim) = s * (d * w - sum - (xh - mu) * (s * dot));
       }
     }
   });
-  exec.parallel_for(Heads, [&](Index h, int) {
-    MutableArray dw(dweight + h * dim, dim);
-    for (Index r = 0; r < x.rows(); ++r) {
-      const ConstArray d(dy.row(r) + h * dim, dim);
-      dw += d * (ConstArray(x.row(r) + h * dim, dim) - mean[r * Heads + h]) * scale[r * Heads + h];
-      if (dbias != nullptr) MutableArray(dbias + h * dim, dim) += d;
-    }
-  });
+  sums.add_to(exec, dweight, dbias);
 }
 
 /// Of y = σ(gate) ⊙ n with n = multihead_norm(x), which is made again from x, mean and scale: dgate = dy·n·σ(1 − σ),
 /// and the norm's backward of dn = dy·σ, which is left in dy.
 template <Index Heads, class Exec, Index W>
-void gated_multihead_norm_backward(Exec& exec, MatrixView<const float, W> gate, MatrixView<const float, W> x,
-                                   const float* weight, const float* bias, const float* mean, const float* scale,
-                                   MatrixView<float, W> dy, MatrixView<float, W> dgate, MatrixView<float, W> dx,
-                                   float* dweight, float* dbias) {
+void gated_multihead_norm_backward(Exec& exec, Arena& arena, MatrixView<const float, W> gate,
+                                   MatrixView<const float, W> x, const float* weight, const float* bias,
+                                   const float* mean, const float* scale, MatrixView<float, W> dy,
+                                   MatrixView<float, W> dgate, MatrixView<float, W> dx, float* dweight, float* dbias) {
   constexpr Index dim = W / Heads;
   for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
     for (Index r = first; r < first + count; ++r) {
@@ -162,7 +197,8 @@ void gated_multihead_norm_backward(Exec& exec, MatrixView<const float, W> gate, 
       }
     }
   });
-  multihead_norm_backward<Heads>(exec, x, weight, mean, scale, MatrixView<const float, W>(dy), dx, dweight, dbias);
+  multihead_norm_backward<Heads>(exec, arena, x, weight, mean, scale, MatrixView<const float, W>(dy), dx, dweight,
+                                 dbias);
 }
 
 }  // namespace xlstm::cpu

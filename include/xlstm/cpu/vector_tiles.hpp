@@ -8,6 +8,7 @@
 
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
+#include "xlstm/cpu/prefetch.hpp"
 #include "xlstm/cpu/register_tile.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/storage.hpp"
@@ -32,6 +33,7 @@ struct VectorTilesOf {
   static constexpr Index packed_k = 10 * block_k;           ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 1024 / tile_m * tile_m;  ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128 / tile_m * tile_m;    ///< the same where each thread has rows of its own
+  static constexpr Index far_task_m = task_m;
 
   using Element = float;  ///< of panels
   /// What a thread needs around its products: nothing here.
@@ -140,9 +142,10 @@ struct VectorTilesOf {
   // ---- the product
 
   /// One tile of C: c (+)= a·b, where `count_m` × `count_n` elements are inside the matrix. Without `add` the tile
-  /// begins with `initial` (one value a column) or zero.
+  /// begins with `initial` (one value a column) or zero. `beside` may be called once for each `Tiles::block` of the
+  /// depth, by tiles that have one.
   using Product = void (*)(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
-                           Index count_n, const float* initial, bool add);
+                           Index count_n, const float* initial, bool add, Prefetcher& beside);
 
   /// For tiles of `height` rows.
   template <Index TileM = tile_m>
@@ -156,7 +159,7 @@ struct VectorTilesOf {
  private:
   template <Index TileM>
   static void multiply(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
-                       Index count_n, const float* initial, bool add) {
+                       Index count_n, const float* initial, bool add, Prefetcher&) {
     constexpr int rows = TileM;
     constexpr int vectors = tile_n / simd::width;
     simd::Floats sum[rows][vectors] = {};

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory that is read next, brought nearer while a core multiplies: products leave the way to memory idle, and what
+// packs the next operand would then wait for it. A core's own prefetchers do not help there, since packing begins anew
+// with each block.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "xlstm/core/index.hpp"
+
+namespace xlstm::cpu {
+
+/// A rectangle of bytes: rows that lie `stride` apart.
+struct MemoryRows {
+  const void* data = nullptr;
+  Index row_bytes = 0, stride = 0, rows = 0;
+
+  Index lines() const { return rows * ceil_div(row_bytes, Index{64}); }
+};
+
+/// Asks for rectangles line by line, in the order of memory, spread evenly over a number of calls. Asking changes no
+/// result, and may be too much or too little.
+class Prefetcher {
+ public:
+  /// Nothing to ask for.
+  Prefetcher() = default;
+  /// For `first` and then `second` within `calls` calls of next(), or as much of them as those may ask for.
+  Prefetcher(const MemoryRows& first, const MemoryRows& second, Index calls)
+      : now_(first),
+        then_(second),
+        lines_(std::min(most_lines, ceil_div(first.lines() + second.lines(), std::max<Index>(calls, 1)))) {}
+
+  /// Lines that have not been asked for.
+  Index left() const { return now_.lines() + then_.lines() - column_ / 64; }
+
+  void next() {
+    for (Index i = 0; i < lines_; ++i) {
+      if (now_.rows == 0) {
+        if (then_.rows == 0) return;
+        now_ = then_;
+        then_ = {};
+      }
+      __builtin_prefetch(static_cast<const std::uint8_t*>(now_.data) + column_, 0, 2);
+      column_ += 64;
+      if (column_ < now_.row_bytes) continue;
+      column_ = 0;
+      now_.data = static_cast<const std::uint8_t*>(now_.data) + now_.stride;
+      --now_.rows;
+    }
+  }
+
+ private:
+  static constexpr Index most_lines = 16;  ///< of a call; more would keep products waiting
+
+  MemoryRows now_, then_;
+  Index column_ = 0;
+  Index lines_ = 0;  ///< a call
+};
+
+}  // namespace xlstm::cpu
