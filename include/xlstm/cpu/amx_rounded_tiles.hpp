@@ -31,6 +31,7 @@ struct AmxRoundedTiles {
   static constexpr Index block_m = 512;       ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128;        ///< the same where each thread has rows of its own
   static constexpr Index far_task_m = task_m;
+  static constexpr bool prefetches = false;
 
   using Element = std::uint32_t;  ///< of panels: a pair of bf16
   using Session = amx::Session;

@@ -45,6 +45,7 @@ struct AmxTiles {
   static constexpr Index block_m = 512;       ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128;        ///< the same where each thread has rows of its own
   static constexpr Index far_task_m = 256;    ///< and B is too large to stay near its core
+  static constexpr bool prefetches = true;    ///< calls the Prefetcher of a product
   static constexpr Index least_rows = 48;     ///< of C; below, packing B costs more than is gained
 
   static constexpr Index block = 32;           ///< k of one instruction

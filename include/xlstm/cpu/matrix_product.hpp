@@ -330,9 +330,9 @@ class TiledProducts {
     return {whole.b, whole.n, nullptr, {sums_ + (part - 1) * m_ * whole.n, m_, whole.n, whole.n}, false};
   }
 
-  /// Asks for `first` and `second` during the products of a block with all columns, by tiles that can.
+  /// Asks for `first` and `second` during the products of a block with all columns.
   Prefetcher prefetcher(const Block& block, const MemoryRows& first, const MemoryRows& second) const {
-    if constexpr (requires { Tiles::block; }) {
+    if constexpr (Tiles::prefetches) {
       return {first, second, block.panels() * columns_ * ceil_div(block.end - block.begin, Tiles::block)};
     }
     return {};

@@ -20,7 +20,7 @@ class NormGradients {
       : blocks_(row_blocks(rows, cols)), cols_(cols), width_(bias ? 2 * cols : cols) {
     sums_ = arena.allocate<float>(blocks_ * width_);
   }
-  /// Zeros at first; the block of rows that begins with row `first`.
+  /// Of the block of rows that begins with row `first`, to be cleared first.
   MutableArray weight(Index first) const { return {sums_ + block(first) * width_, cols_}; }
   MutableArray bias(Index first) const { return {sums_ + block(first) * width_ + cols_, width_ - cols_}; }
   void clear(Index first) const { MutableArray(sums_ + block(first) * width_, width_).setZero(); }

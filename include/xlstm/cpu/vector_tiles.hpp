@@ -34,6 +34,7 @@ struct VectorTilesOf {
   static constexpr Index block_m = 1024 / tile_m * tile_m;  ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128 / tile_m * tile_m;    ///< the same where each thread has rows of its own
   static constexpr Index far_task_m = task_m;
+  static constexpr bool prefetches = false;  ///< calls the Prefetcher of a product
 
   using Element = float;  ///< of panels
   /// What a thread needs around its products: nothing here.
@@ -142,8 +143,8 @@ struct VectorTilesOf {
   // ---- the product
 
   /// One tile of C: c (+)= a·b, where `count_m` × `count_n` elements are inside the matrix. Without `add` the tile
-  /// begins with `initial` (one value a column) or zero. `beside` may be called once for each `Tiles::block` of the
-  /// depth, by tiles that have one.
+  /// begins with `initial` (one value a column) or zero. Tiles that prefetch call `beside` once for each `block` of the
+  /// depth.
   using Product = void (*)(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
                            Index count_n, const float* initial, bool add, Prefetcher& beside);
 
