@@ -135,9 +135,9 @@ inline double multiply_tiles([[maybe_unused]] Index steps) {
 #endif
 }
 
-/// The library's innermost loop at fp32's precision, its operands in the nearest cache; operations of bf16. Where
-/// another program runs on the other thread of the same core, this falls to a quarter, and the rate of products of
-/// registers hardly: each instruction that writes one of AMX's registers, loads included, then takes some 38 cycles.
+/// The library's innermost loop at fp32's precision, its operands in the nearest cache; operations of bf16. On a core
+/// that others use too this falls to a quarter at times, while products of registers alone stay about as fast
+/// (docs/performance.md).
 inline double multiply_loaded_tiles([[maybe_unused]] Index steps) {
 #if defined(XLSTM_SIMD_AMX)
   using Tiles = cpu::AmxTiles<cpu::HighestPrecision>;
