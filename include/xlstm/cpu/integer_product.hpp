@@ -17,6 +17,7 @@
 #include "xlstm/core/quantization.hpp"
 #include "xlstm/core/view.hpp"
 #include "xlstm/cpu/int8_activations.hpp"
+#include "xlstm/cpu/prefetch.hpp"
 #include "xlstm/cpu/quantized_rows.hpp"
 #include "xlstm/cpu/register_tile.hpp"
 #include "xlstm/cpu/simd.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory that is read next, brought nearer while a core multiplies: products leave the way to memory idle, and what
-// packs the next operand would then wait for it. A core's own prefetchers do not help there, since packing begins anew
-// with each block.
+// Memory that is read next, brought nearer while a core does something else: products leave the way to memory idle, and
+// what packs the next operand would then wait for it. A core's own prefetchers do not help there, since packing begins
+// anew with each block.
 #pragma once
 
 #include <algorithm>
@@ -57,5 +57,32 @@ class Prefetcher {
   Index column_ = 0;
   Index lines_ = 0;  ///< a call
 };
+
+namespace detail {
+
+/// Asks for columns of the `rows` rows that come next, four cache lines a call: as four streams, each in the order of
+/// memory. What reads across many rows a core's own prefetchers do not recognise, and one stream brings in half as much
+/// as four.
+class RowsAhead {
+ public:
+  RowsAhead(const void* first, Index row_bytes, Index width, Index rows)
+      : row_(static_cast<const std::uint8_t*>(first)),
+        stride_(row_bytes),
+        width_(width),
+        apart_(rows / 4 * row_bytes) {}
+  void next_lines() {
+    for (Index stream = 0; stream < 4; ++stream) __builtin_prefetch(row_ + stream * apart_ + column_, 0, 2);
+    column_ += 64;
+    if (column_ < width_) return;
+    column_ = 0;
+    row_ += stride_;
+  }
+
+ private:
+  const std::uint8_t* row_;
+  Index stride_, width_, apart_, column_ = 0;
+};
+
+}  // namespace detail
 
 }  // namespace xlstm::cpu

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <type_traits>
 
 #include "xlstm/core/index.hpp"
@@ -69,32 +68,5 @@ template <class W, Index Out, Index In>
 PlainRows<W> weight_rows(const DenseWeight<W, Out, In>& weight) {
   return {weight.data(), In};
 }
-
-namespace detail {
-
-/// Asks for columns of the `rows` rows that come next, four cache lines a call: as four streams, each in the order of
-/// memory. What reads across many rows a core's own prefetchers do not recognise, and one stream brings in half as much
-/// as four.
-class RowsAhead {
- public:
-  RowsAhead(const void* first, Index row_bytes, Index width, Index rows)
-      : row_(static_cast<const std::uint8_t*>(first)),
-        stride_(row_bytes),
-        width_(width),
-        apart_(rows / 4 * row_bytes) {}
-  void next_lines() {
-    for (Index stream = 0; stream < 4; ++stream) __builtin_prefetch(row_ + stream * apart_ + column_, 0, 2);
-    column_ += 64;
-    if (column_ < width_) return;
-    column_ = 0;
-    row_ += stride_;
-  }
-
- private:
-  const std::uint8_t* row_;
-  Index stride_, width_, apart_, column_ = 0;
-};
-
-}  // namespace detail
 
 }  // namespace xlstm::cpu
