@@ -201,7 +201,7 @@ TEST_CASE("linear_backward goes back through all layers of one x, bit for bit th
           "[linear]") {
   std::mt19937 random(14);
   const Index in = 70;
-  const std::vector<Index> outs = {40, 4, 130, 1};
+  const std::vector<Index> outs = {40, 4, 530, 1};
   // Few rows; the same for all threads; so many that each thread has its own, and that their sum is cut into parts.
   const Index rows = GENERATE(0, 5, 90, 2100);
   CAPTURE(rows);
@@ -232,7 +232,7 @@ TEST_CASE("linear_backward goes back through all layers of one x, bit for bit th
     REQUIRE(dx.border_untouched());
     if (threads == 1) {
       first_dx = dx, first_dw = dw, first_db = db;
-      const Index all = 40 + 4 + 130 + 1;
+      const Index all = 40 + 4 + 530 + 1;
       REQUIRE(worst(dx, all, [&](Index i, Index j, Index k) {
                 if (k < 0) return 0.0;
                 std::size_t t = 0;

@@ -82,14 +82,6 @@ inline void begin_sums(const float* begin, Index stride) {
     _tile_zero(3);
   }
 }
-/// Asks for where the sums will be stored: far from this core it takes about as long as a short product.
-inline void prefetch_sums(const float* c, Index stride) {
-#pragma GCC unroll 8
-  for (Index row = 0; row < 32; ++row) {
-    __builtin_prefetch(c + row * stride, 1);
-    __builtin_prefetch(c + row * stride + 16, 1);
-  }
-}
 /// Without `lower`, the first 16 rows only.
 inline void store_sums(float* c, Index stride, bool lower = true) {
   _tile_stored(0, c, stride * 4);

@@ -9,9 +9,9 @@
 
 #include "xlstm/core/element.hpp"
 #include "xlstm/core/index.hpp"
+#include "xlstm/cpu/alongside.hpp"
 #include "xlstm/cpu/amx.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
-#include "xlstm/cpu/prefetch.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/storage.hpp"
 
@@ -30,8 +30,7 @@ struct AmxRoundedTiles {
   static constexpr Index packed_k = block_k;  ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 512;       ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128;        ///< the same where each thread has rows of its own
-  static constexpr Index far_task_m = task_m;
-  static constexpr bool prefetches = false;
+  static constexpr bool packs_alongside = false;
 
   using Element = std::uint32_t;  ///< of panels: a pair of bf16
   using Session = amx::Session;
@@ -87,7 +86,7 @@ struct AmxRoundedTiles {
 
   /// As VectorTiles::Product.
   using Product = void (*)(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                           Index count_n, const float* initial, bool add, Prefetcher& beside);
+                           Index count_n, const float* initial, bool add, Alongside& beside);
   static constexpr Product product(Index, Index) { return multiply; }
 
  private:
@@ -96,7 +95,7 @@ struct AmxRoundedTiles {
   static constexpr Index step = 2 * register_size;
 
   static void multiply(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                       Index count_n, const float* initial, bool add, Prefetcher&) {
+                       Index count_n, const float* initial, bool add, Alongside&) {
     amx::multiply_inside(c, stride, count_m, count_n, initial, add,
                          [=](Index, float* to, Index to_stride, const float* begin, Index begin_stride) {
                            multiply_whole(a, b, ceil_div(depth, block), to, to_stride, begin, begin_stride);

@@ -21,10 +21,10 @@
 #include <cstring>
 
 #include "xlstm/core/index.hpp"
+#include "xlstm/cpu/alongside.hpp"
 #include "xlstm/cpu/amx.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
 #include "xlstm/cpu/precision.hpp"
-#include "xlstm/cpu/prefetch.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/storage.hpp"
 
@@ -44,12 +44,12 @@ struct AmxTiles {
   static constexpr Index packed_k = block_k;  ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 512;       ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128;        ///< the same where each thread has rows of its own
-  static constexpr Index far_task_m = 256;    ///< and B is too large to stay near its core
-  static constexpr bool prefetches = true;    ///< calls the Prefetcher of a product
-  static constexpr Index least_rows = 48;     ///< of C; below, packing B costs more than is gained
+  static constexpr bool packs_alongside = true;
+  static constexpr Index least_rows = 48;  ///< of C; below, packing B costs more than is gained
 
   static constexpr Index block = 32;           ///< k of one instruction
   static constexpr Index tile_size = 16 * 16;  ///< elements of a register
+  static constexpr Index step_columns = 256;   ///< of a step of packing: some 150 instructions (measured)
   static constexpr Index a_parts = Precision::bf16_parts;
   static constexpr Index a_step = a_parts * 2 * tile_size;  ///< a block of A
 
@@ -69,14 +69,17 @@ struct AmxTiles {
 
   /// Rows [m, m + count) and columns [k, k + depth) of A.
   static void pack_a(const RowsOfA& a, Index m, Index count, Index k, Index depth, Index, Element* panel) {
-    const PlainRows<float> rows{a.data, a.stride};
-    for (Index i = 0; i < tile_m; ++i) {
-      Element* to = panel + i / 16 * tile_size + i % 16 * 16;
-      const auto store_part = [&](Index p, Pairs pairs) { store(to + 2 * p * tile_size, pairs); };
-      const auto row = rows.row(m + std::min(i, count - 1));
-      for (Index d = 0; d < depth; d += block, to += a_step) {
-        split<a_parts>(i < count ? load_block(row, k + d, depth - d) : Block{}, store_part);
-      }
+    for (Index step = 0; step < steps(depth); ++step) pack_a_step(a, m, count, k, depth, panel, step);
+  }
+  /// The same in steps: up to step_columns columns of a row each.
+  static constexpr Index steps(Index depth) { return tile_m * ceil_div(depth, step_columns); }
+  static void pack_a_step(const RowsOfA& a, Index m, Index count, Index k, Index depth, Element* panel, Index step) {
+    const Index i = step % tile_m, first = step / tile_m * step_columns, last = std::min(depth, first + step_columns);
+    Element* to = panel + first / block * a_step + i / 16 * tile_size + i % 16 * 16;
+    const auto row = PlainRows<float>{a.data, a.stride}.row(m + std::min(i, count - 1));
+    for (Index d = first; d < last; d += block, to += a_step) {
+      split<a_parts>(i < count ? load_block(row, k + d, depth - d) : Block{},
+                     [&](Index p, Pairs pairs) { store(to + 2 * p * tile_size, pairs); });
     }
   }
   static void pack_a(const ColumnsOfA& a, Index m, Index count, Index k, Index depth, Index, Element* panel) {
@@ -128,7 +131,7 @@ struct AmxTiles {
 
   /// As VectorTiles::Product.
   using Product = void (*)(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                           Index count_n, const float* initial, bool add, Prefetcher& beside);
+                           Index count_n, const float* initial, bool add, Alongside& beside);
 
   static constexpr Product product(Index, Index parts) {
     if constexpr (a_parts == 3) {
@@ -142,7 +145,7 @@ struct AmxTiles {
   /// at a time. `prefetch_b`: B goes on after the last block, and may be far from this core, unlike A, which meets all
   /// of it: each part of the next block is asked for meanwhile. `beside`, if any, is called once a block.
   template <Index Parts, bool prefetch_b = false>
-  static void add_product(const Element* a, const Element* b, Index blocks, bool lower, Prefetcher* beside = nullptr) {
+  static void add_product(const Element* a, const Element* b, Index blocks, bool lower, Alongside* beside = nullptr) {
     constexpr Index row_bytes = 64, b_step = Parts * 2 * tile_size;
     amx::memory_fence();
     const auto load_a = [&](Index part) {
@@ -253,7 +256,7 @@ struct AmxTiles {
 
   template <Index Parts>
   static void multiply(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                       Index count_n, const float* initial, bool add, Prefetcher& beside) {
+                       Index count_n, const float* initial, bool add, Alongside& beside) {
     amx::multiply_inside(c, stride, count_m, count_n, initial, add,
                          [&](Index rows, float* to, Index to_stride, const float* begin, Index begin_stride) {
                            multiply_whole<Parts>(a, b, ceil_div(depth, block), rows > 16, to, to_stride, begin,
@@ -264,9 +267,8 @@ struct AmxTiles {
   /// c = begin + a·b; `begin` is null for zeros.
   template <Index Parts>
   static void multiply_whole(const Element* a, const Element* b, Index blocks, bool lower, float* c, Index stride,
-                             const float* begin, Index begin_stride, Prefetcher& beside) {
+                             const float* begin, Index begin_stride, Alongside& beside) {
     amx::memory_fence();
-    if (begin != c) amx::prefetch_sums(c, stride);
     amx::begin_sums(begin, begin_stride);
     add_product<Parts, Parts == a_parts>(a, b, blocks, lower, &beside);  // B's prefetch: measured for floats alone
     amx::store_sums(c, stride, lower);

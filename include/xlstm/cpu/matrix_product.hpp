@@ -9,13 +9,16 @@
 #pragma once
 
 #include <algorithm>
+#include <new>
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/index.hpp"
 #include "xlstm/core/view.hpp"
+#include "xlstm/cpu/alongside.hpp"
 #include "xlstm/cpu/amx_tiles.hpp"
 #include "xlstm/cpu/precision.hpp"
 #include "xlstm/cpu/prefetch.hpp"
@@ -96,11 +99,11 @@ class TiledProducts {
       p.sums_ = any.arena_.template allocate<float>((parts - 1) * p.m_ * p.tasks_[0].n);
     }
     const Index b_each = any.b_size(slices);
-    Element* const packed_a = any.arena_.template allocate<Element>(threads * a_each);
+    PackedA* const packed_a = any.packed_a_of_threads(a_each);
     Element* const packed_b = any.arena_.template allocate<Element>(threads * b_each);
     any.exec_.parallel_for(parts, [&](Index part, int thread) {
       [[maybe_unused]] const typename Tiles::Session session;
-      Element* const my_a = packed_a + thread * a_each;
+      PackedA& my_a = packed_a[thread];
       Element* const my_b = packed_b + thread * b_each;
       const auto pack_slice = [&](const Slice& slice, Index k, Index last_k) {
         for (Index j = 0; j < slice.count; ++j) any.pack_tile(slice, j, k, last_k, my_b);
@@ -115,17 +118,17 @@ class TiledProducts {
           const TiledProducts& p = products[i];
           const ProductTask<B> task = p.part_of_sum(part);
           for (Index m = 0; m < p.m_; m += at_once) {
-            const Block block{m, std::min(at_once, p.m_ - m), k, last_k, p.height()};
-            p.pack_block(block, my_a);
             // What is packed next: other columns of A, or the next block of the summation.
-            Prefetcher beside =
-                m + at_once < p.m_ ? p.prefetcher(block, p.memory_of_a(m + at_once, at_once, k, last_k), {})
-                : i + 1 < products.size()
-                    ? p.prefetcher(block, products[i + 1].memory_of_a(0, at_once, k, last_k), {})
-                    : p.prefetcher(block, any.memory_of_a(0, at_once, last_k, next_k), any.memory_of_b(last_k, next_k));
+            const Stage stage = p.stage(m, at_once, k, last_k),
+                        next = m + at_once < p.m_        ? p.stage(m + at_once, at_once, k, last_k)
+                               : i + 1 < products.size() ? products[i + 1].stage(0, at_once, k, last_k)
+                                                         : any.stage(0, at_once, last_k, next_k);
+            const bool new_b = next.product != nullptr && next.block.begin > k;
+            Prefetcher ahead = p.prefetcher(stage, next, new_b ? any.memory_of_b(last_k, next_k) : MemoryRows{});
+            p.begin(stage, my_a);
             for (Index s = 0; s < slices.count; ++s) {
               if (slices.count > 1) pack_slice(slices.list[s], k, last_k);
-              multiply_packed(task, first, block, slices.list[s], my_a, my_b, beside);
+              p.multiply_packed(task, first, stage.block, slices, s, my_a, my_b, next, ahead);
             }
           }
         }
@@ -148,7 +151,7 @@ class TiledProducts {
   static void by_rows(std::span<TiledProducts> products) {
     TiledProducts& any = products[0];
     const ArenaScope scope(any.arena_);
-    const Index rows = rows_at_once(products);
+    constexpr Index rows = Tiles::task_m;
     Index a_each = 0, tiles = 0;
     for (TiledProducts& p : products) {
       a_each = std::max(a_each, p.a_size(rows, p.depth_at_once()));
@@ -156,7 +159,7 @@ class TiledProducts {
       p.packed_b_ = any.arena_.template allocate<Element>(p.steps() * p.slices_.count * p.slice_size());
       tiles += p.tiles_to_pack();
     }
-    Element* const packed_a = any.arena_.template allocate<Element>(any.exec_.size() * a_each);
+    PackedA* const packed_a = any.packed_a_of_threads(a_each);
     any.exec_.parallel_for(tiles, [&](Index tile, int) {
       for (const TiledProducts& p : products) {
         if (tile < p.tiles_to_pack()) return p.pack_shared(tile);
@@ -166,19 +169,20 @@ class TiledProducts {
     any.exec_.parallel_for(ceil_div(any.m_, rows), [&](Index task, int thread) {
       [[maybe_unused]] const typename Tiles::Session session;
       for (std::size_t i = 0; i < products.size(); ++i) {
-        // A thread goes on with the next product of the same rows, and then with the rows after these.
+        // A thread goes on with the next product of the same rows, and then, mostly, with the rows after these.
         const bool last = i + 1 == products.size();
         const TiledProducts& next = products[last ? 0 : i + 1];
-        products[i].multiply_rows(task * rows, rows, packed_a + thread * a_each,
-                                  next.memory_of_a((last ? task + 1 : task) * rows, rows, 0, next.depth_at_once()));
+        products[i].multiply_rows(task * rows, rows, packed_a[thread],
+                                  next.stage((last ? task + 1 : task) * rows, rows, 0, next.depth_at_once()));
       }
     });
   }
 
  private:
   using Element = typename Tiles::Element;
+  /// Columns of A are packed before their products: their transposes gained nothing alongside (measured).
+  static constexpr bool packs_alongside = Tiles::packs_alongside && std::is_same_v<A, RowsOfA>;
   static constexpr Index shared_bytes = Index{4} << 20;      ///< of B's panels that threads share (measured)
-  static constexpr Index near_bytes = Index{1} << 20;        ///< of them that stay near each core
   static constexpr Index part_depth = 1024;                  ///< of the summation, where it is cut into parts
   static constexpr Index largest_of_parts = Index{1} << 19;  ///< elements of a C for which that pays
   /// Columns of one task: tiles [first, first + count).
@@ -198,32 +202,6 @@ class TiledProducts {
     for (const TiledProducts& p : products) elements += p.columns_ * Tiles::b_size(p.depth_, p.most_parts_);
     return elements * static_cast<Index>(sizeof(Element));
   }
-  /// Rows of C that a thread makes before it goes on, where threads divide the rows.
-  static Index rows_at_once(std::span<const TiledProducts> products) {
-    const bool enough = products[0].m_ >= products[0].exec_.size() * Tiles::far_task_m;
-    return enough && packed_b_bytes(products) > near_bytes ? Tiles::far_task_m : Tiles::task_m;
-  }
-
-  /// Where rows [m, m + rows) of A and [begin, end) of the summation lie, as far as they are inside the matrix.
-  MemoryRows memory_of_a(Index m, Index rows, Index begin, Index end) const {
-    constexpr Index size = sizeof(float);
-    rows = std::min(rows, m_ - m);
-    if (rows <= 0 || begin >= end) return {};
-    if constexpr (std::is_same_v<A, ColumnsOfA>) {
-      return {a_.data + begin * a_.stride + m, rows * size, a_.stride * size, end - begin};
-    } else {
-      return {a_.data + m * a_.stride + begin, (end - begin) * size, a_.stride * size, rows};
-    }
-  }
-  /// The same of the one task's B, whose rows lie as they are.
-  MemoryRows memory_of_b(Index begin, Index end) const {
-    if (begin >= end) return {};
-    const auto& rows = tasks_[0].b.rows;
-    const Index row_bytes = rows.row_bytes();
-    return {rows.row(begin).address(0), std::min(row_bytes, tasks_[0].n * Index{sizeof(float)}), row_bytes,
-            end - begin};
-  }
-
   /// Slices of about columns / wanted tiles.
   Slices cut(Index wanted) {
     const Index widest = std::clamp<Index>(ceil_div(columns_, wanted), 1, Tiles::block_n / Tiles::tile_n);
@@ -241,13 +219,55 @@ class TiledProducts {
 
   /// Rows [first, first + rows) of C, of which A is packed at once, over the summation's [begin, end).
   struct Block {
-    Index first, rows, begin, end, height;
+    Index first = 0, rows = 0, begin = 0, end = 0, height = 1;
+    bool operator==(const Block&) const = default;
     Index panels() const { return ceil_div(rows, height); }
+  };
+  Block block(Index m, Index rows, Index begin, Index end) const {
+    return {m, std::min(rows, m_ - m), begin, end, height()};
+  }
+
+  /// A block of one of several products; of none where there is nothing more to do.
+  struct Stage {
+    const TiledProducts* product = nullptr;
+    Block block{};
+    bool operator==(const Stage&) const = default;
+  };
+  Stage stage(Index m, Index rows, Index begin, Index end) const {
+    return m < m_ && begin < end ? Stage{this, block(m, rows, begin, end)} : Stage{};
+  }
+
+  /// A thread's panels of A.
+  struct PackedA {
+    Element* panels = nullptr;      ///< of a block; where they are packed alongside, all but the first
+    Element* first = nullptr;       ///< of a block that is packed alongside
+    Element* next_first = nullptr;  ///< the first one of `next`
+    Stage next{};                   ///< whose first panel is packed
+
     /// Panel p of the summation's block from k on, of depth d. Block after block, in each the panels one after another.
-    Element* panel(Element* packed, Index p, Index k, Index d) const {
-      return packed + panels() * Tiles::a_size(height, k - begin) + p * Tiles::a_size(height, d);
+    Element* panel(const Block& block, Index p, Index k, Index d) const {
+      if constexpr (packs_alongside) return p == 0 ? first : panels + (p - 1) * Tiles::a_size(block.height, d);
+      return panels + block.panels() * Tiles::a_size(block.height, k - block.begin) +
+             p * Tiles::a_size(block.height, d);
     }
   };
+  static_assert(!packs_alongside || Tiles::packed_k == Tiles::block_k, "a panel is one block of the summation");
+
+  /// Of blocks of so many elements.
+  PackedA allocate_packed_a(Index elements) const {
+    PackedA packed;
+    packed.panels = arena_.template allocate<Element>(elements);
+    if constexpr (packs_alongside) {
+      packed.first = arena_.template allocate<Element>(Tiles::a_size(height(), Tiles::packed_k));
+      packed.next_first = arena_.template allocate<Element>(Tiles::a_size(height(), Tiles::packed_k));
+    }
+    return packed;
+  }
+  PackedA* packed_a_of_threads(Index elements) const {
+    PackedA* const each = arena_.template allocate<PackedA>(exec_.size());
+    for (int thread = 0; thread < exec_.size(); ++thread) new (&each[thread]) PackedA(allocate_packed_a(elements));
+    return each;
+  }
 
   Index height() const { return Tiles::height(std::min(m_, Tiles::block_m)); }
   Index depth_at_once() const { return std::clamp<Index>(depth_, 1, Tiles::packed_k); }
@@ -259,17 +279,17 @@ class TiledProducts {
     return slices.widest * Tiles::b_size(std::min(depth_, Tiles::block_k), most_parts_);
   }
 
-  void pack_panel(const Block& block, Index p, Element* packed) const {
+  void pack_panel(const Block& block, Index p, const PackedA& packed) const {
     const Index first = p * block.height;
     for (Index k = block.begin; k < block.end; k += Tiles::block_k) {
       const Index d = std::min(Tiles::block_k, block.end - k);
       Tiles::pack_a(a_, block.first + first, std::min(block.height, block.rows - first), k, d, block.height,
-                    block.panel(packed, p, k, d));
+                    packed.panel(block, p, k, d));
     }
   }
 
   /// All panels, a few rows of the summation at a time, which lie together in memory where A is read by columns.
-  void pack_block(const Block& block, Element* packed) const {
+  void pack_block(const Block& block, const PackedA& packed) const {
     constexpr Index step = 32;
     for (Index k = block.begin; k < block.end; k += Tiles::block_k) {
       const Index d = std::min(Tiles::block_k, block.end - k);
@@ -278,27 +298,65 @@ class TiledProducts {
           const Index first = p * block.height;
           Tiles::pack_a(a_, block.first + first, std::min(block.height, block.rows - first), k + x,
                         std::min(step, d - x), block.height,
-                        block.panel(packed, p, k, d) + Tiles::a_size(block.height, x));
+                        packed.panel(block, p, k, d) + Tiles::a_size(block.height, x));
         }
       }
     }
   }
 
-  /// The slice's columns of panels [first_panel, last_panel), over one block of the summation, [k, k + d).
-  /// `first_k`: where the task's sums begin.
-  static void multiply_block(const ProductTask<B>& task, Index first_k, const Block& block, Index k, Index d,
-                             const Slice& slice, Index first_panel, Index last_panel, Element* packed_a,
-                             const Element* packed_b, Prefetcher& beside) {
+  /// Panel p of a block that is packed alongside, as the work of Alongside.
+  struct PanelSteps {
+    RowsOfA a{};
+    Index m = 0, count = 0, k = 0, depth = 0;
+    Element* panel = nullptr;
+
+    Index steps() const { return panel != nullptr ? Tiles::steps(depth) : 0; }
+    static void step(const void* work, Index step) {
+      const auto& [a, m, count, k, depth, panel] = *static_cast<const PanelSteps*>(work);
+      Tiles::pack_a_step(a, m, count, k, depth, panel, step);
+    }
+  };
+  PanelSteps panel_steps(const Block& block, Index p, Element* panel) const {
+    const Index first = p * block.height;
+    return {a_,          block.first + first,     std::min(block.height, block.rows - first),
+            block.begin, block.end - block.begin, panel};
+  }
+
+  /// Before a block's first product: packs of A what products do not pack alongside.
+  void begin(const Stage& stage, PackedA& packed) const {
+    const Block& block = stage.block;
+    if constexpr (packs_alongside) {
+      std::swap(packed.first, packed.next_first);
+      if (packed.next != stage) pack_panel(block, 0, packed);
+      packed.next = {};
+    } else if constexpr (std::is_same_v<A, ColumnsOfA>) {
+      pack_block(block, packed);
+    } else {
+      for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, packed);
+    }
+  }
+
+  /// The slice's columns of panel p, over one block of the summation, [k, k + d). `first_k`: where the task's sums
+  /// begin.
+  static void multiply_panel(const ProductTask<B>& task, Index first_k, const Block& block, Index p, Index k, Index d,
+                             const Slice& slice, const PackedA& packed_a, const Element* packed_b, Alongside& beside) {
     const auto product = Tiles::product(block.height, Tiles::parts(task.b));
     const Index b_step = Tiles::b_size(d, Tiles::parts(task.b));
-    for (Index p = first_panel; p < last_panel; ++p) {
-      const Index row = p * block.height;
-      for (Index j = 0; j < slice.count; ++j) {
-        const Index n = (slice.first + j) * Tiles::tile_n;
-        product(block.panel(packed_a, p, k, d), packed_b + j * b_step, d, task.c.row(block.first + row) + n,
-                task.c.stride(), block.rows - row, task.n - n, task.initial != nullptr ? task.initial + n : nullptr,
-                task.add || k > first_k, beside);
+    const Index row = p * block.height;
+    for (Index j = 0; j < slice.count; ++j) {
+      const Index n = (slice.first + j) * Tiles::tile_n;
+      float* const c = task.c.row(block.first + row) + n;
+      if constexpr (Tiles::packs_alongside) {
+        const Index blocks = ceil_div(d, Tiles::block);
+        if (j + 1 < slice.count) {
+          beside.ask_for_sums(c + Tiles::tile_n, task.c.stride(), blocks);
+        } else if (row + block.height < block.rows) {
+          beside.ask_for_sums(task.c.row(block.first + row + block.height) + slice.first * Tiles::tile_n,
+                              task.c.stride(), blocks);
+        }
       }
+      product(packed_a.panel(block, p, k, d), packed_b + j * b_step, d, c, task.c.stride(), block.rows - row,
+              task.n - n, task.initial != nullptr ? task.initial + n : nullptr, task.add || k > first_k, beside);
     }
   }
 
@@ -313,13 +371,31 @@ class TiledProducts {
                     packed + slice.count * Tiles::b_size(k - begin, parts) + j * Tiles::b_size(d, parts));
     }
   }
-  /// All panels of the block with a slice of B as pack_tile has left it.
-  static void multiply_packed(const ProductTask<B>& task, Index first_k, const Block& block, const Slice& slice,
-                              Element* packed_a, const Element* packed_b, Prefetcher& beside) {
+  /// All panels of the block with slice s of B as pack_tile has left it. Where A is packed alongside, each panel is
+  /// while the one before it meets the first slice, and the first panel of `next` is at the very end.
+  void multiply_packed(const ProductTask<B>& task, Index first_k, const Block& block, const Slices& slices, Index s,
+                       PackedA& packed_a, const Element* packed_b, const Stage& next, Prefetcher& ahead) const {
+    const Slice& slice = slices.list[s];
     for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
       const Index d = std::min(Tiles::block_k, block.end - k);
-      multiply_block(task, first_k, block, k, d, slice, 0, block.panels(), packed_a,
-                     packed_b + slice.count * Tiles::b_size(k - block.begin, Tiles::parts(task.b)), beside);
+      const Element* const b = packed_b + slice.count * Tiles::b_size(k - block.begin, Tiles::parts(task.b));
+      for (Index p = 0; p < block.panels(); ++p) {
+        if constexpr (packs_alongside) {
+          PanelSteps work;
+          if (p + 1 < block.panels()) {
+            if (s == 0) work = panel_steps(block, p + 1, packed_a.panel(block, p + 1, k, d));
+          } else if (s + 1 == slices.count && next.product != nullptr) {
+            work = next.product->panel_steps(next.block, 0, packed_a.next_first);
+            packed_a.next = next;
+          }
+          Alongside beside(ahead, &work, PanelSteps::step, work.steps(), slice.count * ceil_div(d, Tiles::block));
+          multiply_panel(task, first_k, block, p, k, d, slice, packed_a, b, beside);
+          beside.finish();
+        } else {
+          Alongside beside(ahead);
+          multiply_panel(task, first_k, block, p, k, d, slice, packed_a, b, beside);
+        }
+      }
     }
   }
 
@@ -330,10 +406,33 @@ class TiledProducts {
     return {whole.b, whole.n, nullptr, {sums_ + (part - 1) * m_ * whole.n, m_, whole.n, whole.n}, false};
   }
 
-  /// Asks for `first` and `second` during the products of a block with all columns.
-  Prefetcher prefetcher(const Block& block, const MemoryRows& first, const MemoryRows& second) const {
-    if constexpr (Tiles::prefetches) {
-      return {first, second, block.panels() * columns_ * ceil_div(block.end - block.begin, Tiles::block)};
+  /// Where A's part of a stage lies.
+  static MemoryRows memory_of_a(const Stage& stage) {
+    constexpr Index size = sizeof(float);
+    if (stage.product == nullptr) return {};
+    const A& a = stage.product->a_;
+    const Block& block = stage.block;
+    const Index depth = block.end - block.begin;
+    if constexpr (std::is_same_v<A, ColumnsOfA>) {
+      return {a.data + block.begin * a.stride + block.first, block.rows * size, a.stride * size, depth};
+    } else {
+      return {a.data + block.first * a.stride + block.begin, depth * size, a.stride * size, block.rows};
+    }
+  }
+  /// Where rows [begin, end) of the one task's B lie, as they are.
+  MemoryRows memory_of_b(Index begin, Index end) const {
+    if (begin >= end) return {};
+    const auto& rows = tasks_[0].b.rows;
+    const Index row_bytes = rows.row_bytes();
+    return {rows.row(begin).address(0), std::min(row_bytes, tasks_[0].n * Index{sizeof(float)}), row_bytes,
+            end - begin};
+  }
+
+  /// Asks for A's memory of the next stage, and for `b`, during the products of this one.
+  Prefetcher prefetcher(const Stage& stage, const Stage& next, const MemoryRows& b) const {
+    if constexpr (Tiles::packs_alongside) {
+      const Block& now = stage.block;
+      return {memory_of_a(next), b, now.panels() * columns_ * ceil_div(now.end - now.begin, Tiles::block)};
     }
     return {};
   }
@@ -350,17 +449,18 @@ class TiledProducts {
       pack_tile(slice, j, k, std::min(depth_, k + depth_at_once()), packed_b_ + place * slice_size());
     }
   }
-  /// Up to `rows` rows from m on; `next` will be packed after them.
-  void multiply_rows(Index m, Index rows, Element* packed_a, const MemoryRows& next) const {
+  /// Up to `rows` rows from m on; `next` comes after them.
+  void multiply_rows(Index m, Index rows, PackedA& packed_a, const Stage& next) const {
     const Element* packed_b = packed_b_;
     for (Index k = 0; k == 0 || k < depth_; k += depth_at_once()) {
-      const Block block{m, std::min(rows, m_ - m), k, std::min(depth_, k + depth_at_once()), height()};
-      for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, packed_a);
-      const Index next_end = std::min(depth_, block.end + depth_at_once());
-      Prefetcher beside = prefetcher(block, block.end < depth_ ? memory_of_a(m, rows, block.end, next_end) : next, {});
+      const Index end = std::min(depth_, k + depth_at_once());
+      const Stage now{this, block(m, rows, k, end)},
+          after = end < depth_ ? stage(m, rows, end, std::min(depth_, end + depth_at_once())) : next;
+      Prefetcher ahead = prefetcher(now, after, {});
+      begin(now, packed_a);
       for (Index s = 0; s < slices_.count; ++s, packed_b += slice_size()) {
-        const Slice& slice = slices_.list[s];
-        multiply_packed(tasks_[static_cast<std::size_t>(slice.task)], 0, block, slice, packed_a, packed_b, beside);
+        const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slices_.list[s].task)];
+        multiply_packed(task, 0, now.block, slices_, s, packed_a, packed_b, after, ahead);
       }
     }
   }
@@ -371,12 +471,11 @@ class TiledProducts {
     // Narrow enough that each thread gets several, so that the last one to finish is not waited for long.
     const Index wanted = threads == 1 ? 1 : 4 * threads;
     const Slices slices = cut(wanted);
-    Element* const packed_a = arena_.allocate<Element>(a_size(Tiles::block_m, depth_at_once()));
+    const PackedA packed_a = allocate_packed_a(a_size(Tiles::block_m, depth_at_once()));
     Element* const packed_b = arena_.allocate<Element>(threads * b_size(slices));
     for (Index m = 0; m < m_; m += Tiles::block_m) {
       for (Index first_k = 0; first_k == 0 || first_k < depth_; first_k += depth_at_once()) {
-        const Block block{m, std::min(m_ - m, Tiles::block_m), first_k, std::min(depth_, first_k + depth_at_once()),
-                          height()};
+        const Block block = this->block(m, Tiles::block_m, first_k, std::min(depth_, first_k + depth_at_once()));
         exec_.parallel_for(block.panels(), [&](Index p, int) { pack_panel(block, p, packed_a); });
         // With fewer slices than threads the panels are divided too (and such a slice is packed more than once).
         const Index parts = std::min(block.panels(), ceil_div(wanted, slices.count));
@@ -390,9 +489,10 @@ class TiledProducts {
           for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
             const Index d = std::min(Tiles::block_k, block.end - k);
             pack_b<Tiles>(task.b, k, d, first, std::min(slice.count * Tiles::tile_n, task.n - first), my_b);
-            Prefetcher nothing;
-            multiply_block(task, 0, block, k, d, slice, block.panels() * part / parts,
-                           block.panels() * (part + 1) / parts, packed_a, my_b, nothing);
+            for (Index p = block.panels() * part / parts; p < block.panels() * (part + 1) / parts; ++p) {
+              Alongside nothing;
+              multiply_panel(task, 0, block, p, k, d, slice, packed_a, my_b, nothing);
+            }
           }
         });
       }

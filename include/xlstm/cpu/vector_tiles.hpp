@@ -7,8 +7,8 @@
 #include <cstddef>
 
 #include "xlstm/core/index.hpp"
+#include "xlstm/cpu/alongside.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
-#include "xlstm/cpu/prefetch.hpp"
 #include "xlstm/cpu/register_tile.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/storage.hpp"
@@ -33,8 +33,7 @@ struct VectorTilesOf {
   static constexpr Index packed_k = 10 * block_k;           ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 1024 / tile_m * tile_m;  ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128 / tile_m * tile_m;    ///< the same where each thread has rows of its own
-  static constexpr Index far_task_m = task_m;
-  static constexpr bool prefetches = false;  ///< calls the Prefetcher of a product
+  static constexpr bool packs_alongside = false;            ///< rows of A, while it multiplies
 
   using Element = float;  ///< of panels
   /// What a thread needs around its products: nothing here.
@@ -143,10 +142,10 @@ struct VectorTilesOf {
   // ---- the product
 
   /// One tile of C: c (+)= a·b, where `count_m` × `count_n` elements are inside the matrix. Without `add` the tile
-  /// begins with `initial` (one value a column) or zero. Tiles that prefetch call `beside` once for each `block` of the
-  /// depth.
+  /// begins with `initial` (one value a column) or zero. Tiles that pack alongside call `beside` once for each
+  /// `block` of the depth.
   using Product = void (*)(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
-                           Index count_n, const float* initial, bool add, Prefetcher& beside);
+                           Index count_n, const float* initial, bool add, Alongside& beside);
 
   /// For tiles of `height` rows.
   template <Index TileM = tile_m>
@@ -160,7 +159,7 @@ struct VectorTilesOf {
  private:
   template <Index TileM>
   static void multiply(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
-                       Index count_n, const float* initial, bool add, Prefetcher&) {
+                       Index count_n, const float* initial, bool add, Alongside&) {
     constexpr int rows = TileM;
     constexpr int vectors = tile_n / simd::width;
     simd::Floats sum[rows][vectors] = {};
