@@ -81,7 +81,7 @@ class TiledProducts {
   static bool divides_rows(std::span<const TiledProducts> products) {
     const Index threads = products[0].exec_.size();
     if (threads == 1 || products[0].m_ < threads * Tiles::block_m) return false;
-    return packed_b_bytes(products) <= shared_bytes;
+    return packed_b_bytes(products) <= most_b_bytes;
   }
 
   /// The summation in parts, each of which one thread makes, and then the sum of those: for the gradients of weights,
@@ -146,33 +146,36 @@ class TiledProducts {
     }
   }
 
-  /// Threads share the packed B and divide the rows. Several products have the same number of rows; a thread makes all
+  /// Threads divide the rows, and each packs all of B for itself: what another core has packed would have to come from
+  /// that core's cache, which takes longer. Several products have the same number of rows; a thread makes all
   /// of them for some rows before it goes on.
   static void by_rows(std::span<TiledProducts> products) {
     TiledProducts& any = products[0];
     const ArenaScope scope(any.arena_);
     constexpr Index rows = Tiles::task_m;
-    Index a_each = 0, tiles = 0;
+    Index a_each = 0, b_each = 0;
     for (TiledProducts& p : products) {
       a_each = std::max(a_each, p.a_size(rows, p.depth_at_once()));
       p.slices_ = p.cut(1);
-      p.packed_b_ = any.arena_.template allocate<Element>(p.steps() * p.slices_.count * p.slice_size());
-      tiles += p.tiles_to_pack();
+      p.first_of_b_ = b_each;
+      b_each += p.steps() * p.slices_.count * p.slice_size();
     }
     PackedA* const packed_a = any.packed_a_of_threads(a_each);
-    any.exec_.parallel_for(tiles, [&](Index tile, int) {
-      for (const TiledProducts& p : products) {
-        if (tile < p.tiles_to_pack()) return p.pack_shared(tile);
-        tile -= p.tiles_to_pack();
-      }
-    });
+    PackedB* const packed_b = any.arena_.template allocate<PackedB>(any.exec_.size());
+    for (int thread = 0; thread < any.exec_.size(); ++thread) {
+      new (&packed_b[thread]) PackedB{any.arena_.template allocate<Element>(b_each)};
+    }
     any.exec_.parallel_for(ceil_div(any.m_, rows), [&](Index task, int thread) {
       [[maybe_unused]] const typename Tiles::Session session;
+      PackedB& my_b = packed_b[thread];
+      if (!std::exchange(my_b.packed, true)) {
+        for (const TiledProducts& p : products) p.pack_all_of_b(my_b.panels + p.first_of_b_);
+      }
       for (std::size_t i = 0; i < products.size(); ++i) {
         // A thread goes on with the next product of the same rows, and then, mostly, with the rows after these.
         const bool last = i + 1 == products.size();
         const TiledProducts& next = products[last ? 0 : i + 1];
-        products[i].multiply_rows(task * rows, rows, packed_a[thread],
+        products[i].multiply_rows(task * rows, rows, packed_a[thread], my_b.panels + products[i].first_of_b_,
                                   next.stage((last ? task + 1 : task) * rows, rows, 0, next.depth_at_once()));
       }
     });
@@ -182,7 +185,7 @@ class TiledProducts {
   using Element = typename Tiles::Element;
   /// Columns of A are packed before their products: their transposes gained nothing alongside (measured).
   static constexpr bool packs_alongside = Tiles::packs_alongside && std::is_same_v<A, RowsOfA>;
-  static constexpr Index shared_bytes = Index{4} << 20;      ///< of B's panels that threads share (measured)
+  static constexpr Index most_b_bytes = Index{4} << 20;      ///< of B's panels, all of which each thread has (measured)
   static constexpr Index part_depth = 1024;                  ///< of the summation, where it is cut into parts
   static constexpr Index largest_of_parts = Index{1} << 19;  ///< elements of a C for which that pays
   /// Columns of one task: tiles [first, first + count).
@@ -263,6 +266,11 @@ class TiledProducts {
     }
     return packed;
   }
+  /// A thread's panels of all B's (by_rows).
+  struct PackedB {
+    Element* panels;
+    bool packed = false;
+  };
   PackedA* packed_a_of_threads(Index elements) const {
     PackedA* const each = arena_.template allocate<PackedA>(exec_.size());
     for (int thread = 0; thread < exec_.size(); ++thread) new (&each[thread]) PackedA(allocate_packed_a(elements));
@@ -440,18 +448,16 @@ class TiledProducts {
   // For by_rows: B lies slice after slice for one step of the summation, and so on.
   Index steps() const { return std::max<Index>(1, ceil_div(depth_, depth_at_once())); }
   Index slice_size() const { return slices_.widest * Tiles::b_size(depth_at_once(), most_parts_); }
-  Index tiles_to_pack() const { return steps() * slices_.count * slices_.widest; }
-  void pack_shared(Index tile) const {
-    const Index j = tile % slices_.widest, place = tile / slices_.widest;
-    const Slice& slice = slices_.list[place % slices_.count];
-    const Index k = place / slices_.count * depth_at_once();
-    if (j < slice.count) {
-      pack_tile(slice, j, k, std::min(depth_, k + depth_at_once()), packed_b_ + place * slice_size());
+  void pack_all_of_b(Element* packed) const {
+    for (Index k = 0; k < depth_; k += depth_at_once()) {
+      for (Index s = 0; s < slices_.count; ++s, packed += slice_size()) {
+        const Slice& slice = slices_.list[s];
+        for (Index j = 0; j < slice.count; ++j) pack_tile(slice, j, k, std::min(depth_, k + depth_at_once()), packed);
+      }
     }
   }
   /// Up to `rows` rows from m on; `next` comes after them.
-  void multiply_rows(Index m, Index rows, PackedA& packed_a, const Stage& next) const {
-    const Element* packed_b = packed_b_;
+  void multiply_rows(Index m, Index rows, PackedA& packed_a, const Element* packed_b, const Stage& next) const {
     for (Index k = 0; k == 0 || k < depth_; k += depth_at_once()) {
       const Index end = std::min(depth_, k + depth_at_once());
       const Stage now{this, block(m, rows, k, end)},
@@ -506,9 +512,9 @@ class TiledProducts {
   std::span<const ProductTask<B>> tasks_;
   Index columns_ = 0;
   Index most_parts_ = 1;
-  float* sums_ = nullptr;        ///< of all parts but the first (by_depth)
-  Slices slices_{};              ///< (by_rows)
-  Element* packed_b_ = nullptr;  ///< (by_rows)
+  float* sums_ = nullptr;  ///< of all parts but the first (by_depth)
+  Slices slices_{};        ///< (by_rows)
+  Index first_of_b_ = 0;   ///< where a thread's panels of this B begin (by_rows)
 };
 
 /// C_t (+)= A·B_t for all tasks t with the tiles named.
