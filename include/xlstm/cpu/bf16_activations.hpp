@@ -19,6 +19,7 @@
 #include "xlstm/cpu/linear.hpp"
 #include "xlstm/cpu/simd.hpp"
 #include "xlstm/cpu/storage.hpp"
+#include "xlstm/cpu/tiled_products.hpp"
 
 namespace xlstm::cpu {
 

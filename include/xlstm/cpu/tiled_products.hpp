@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the work of a blocked product (matrix_product.hpp) is divided, whatever its tiles: what is packed when, and what
+// each thread does. By columns, where threads share the packed A; by rows, where each thread has all of B; by depth,
+// where the sums are long and C is small.
+#pragma once
+
+#include <algorithm>
+#include <new>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+#include "xlstm/core/arena.hpp"
+#include "xlstm/core/executor.hpp"
+#include "xlstm/core/index.hpp"
+#include "xlstm/core/view.hpp"
+#include "xlstm/cpu/alongside.hpp"
+#include "xlstm/cpu/matrix_operands.hpp"
+#include "xlstm/cpu/prefetch.hpp"
+
+namespace xlstm::cpu {
+
+/// One right-hand side: c (m × n) = A·B, or c += A·B if `add`. `initial` (n values or null) is what every row of c
+/// begins with if not `add`.
+template <class B>
+struct ProductTask {
+  B b;
+  Index n;
+  const float* initial;
+  MatrixView<float> c;
+  bool add;
+};
+
+namespace detail {
+
+/// Rows [k, k + depth) and columns [n, n + count) of B as panels; AnyWeightRows packs itself.
+template <class Tiles, class B>
+void pack_b(const B& b, Index k, Index depth, Index n, Index count, typename Tiles::Element* panels) {
+  if constexpr (requires { b.template pack<Tiles>(k, depth, n, count, panels); }) {
+    b.template pack<Tiles>(k, depth, n, count, panels);
+  } else {
+    Tiles::pack_b(b, k, depth, n, count, panels);
+  }
+}
+
+template <class Tiles, class A, class B, Executor Exec>
+class TiledProducts {
+ public:
+  TiledProducts(Exec& exec, Arena& arena, const A& a, Index m, Index depth, std::span<const ProductTask<B>> tasks)
+      : exec_(exec), arena_(arena), a_(a), m_(m), depth_(depth), tasks_(tasks) {
+    for (const auto& task : tasks) {
+      columns_ += column_tiles(task);
+      most_parts_ = std::max(most_parts_, Tiles::parts(task.b));
+    }
+  }
+
+  void run() {
+    if (columns_ == 0) return;
+    const std::span<TiledProducts> alone(this, 1);
+    if constexpr (std::is_same_v<A, ColumnsOfA>) {
+      if (divides_depth(alone)) return by_depth(alone);
+    }
+    if (divides_rows(alone)) return by_rows(alone);
+    by_columns(exec_.size());
+  }
+
+  /// Whether sums of so many terms are worth cutting.
+  static bool divides_depth(std::span<const TiledProducts> products) {
+    return std::all_of(products.begin(), products.end(), [](const TiledProducts& p) {
+      return p.tasks_.size() == 1 && p.depth_ >= 2 * part_depth && p.m_ * p.tasks_[0].n <= largest_of_parts;
+    });
+  }
+  /// Whether there are enough rows, and all B's fit: each thread has rows of its own then, which it finds in its
+  /// caches, and leaves there.
+  static bool divides_rows(std::span<const TiledProducts> products) {
+    const Index threads = products[0].exec_.size();
+    if (threads == 1 || products[0].m_ < threads * Tiles::block_m) return false;
+    return packed_b_bytes(products) <= most_b_bytes;
+  }
+
+  /// The summation in parts, each of which one thread makes, and then the sum of those: for the gradients of weights,
+  /// which are small beside what they are summed over. Several products have the same B, which is packed once.
+  static void by_depth(std::span<TiledProducts> products) {
+    TiledProducts& any = products[0];
+    const ArenaScope scope(any.arena_);
+    const Index depth = any.depth_, parts = depth / part_depth, threads = any.exec_.size();
+    const Slices slices = any.cut(1);
+    // A slice of B stays for all of A; several are packed again for each block of A.
+    const Index at_once = slices.count == 1 ? Tiles::task_m : 2 * Tiles::task_m;
+    Index a_each = 0;
+    for (TiledProducts& p : products) {
+      a_each = std::max(a_each, p.a_size(at_once, Tiles::block_k));
+      p.sums_ = any.arena_.template allocate<float>((parts - 1) * p.m_ * p.tasks_[0].n);
+    }
+    const Index b_each = any.b_size(slices);
+    PackedA* const packed_a = any.packed_a_of_threads(a_each);
+    Element* const packed_b = any.arena_.template allocate<Element>(threads * b_each);
+    any.exec_.parallel_for(parts, [&](Index part, int thread) {
+      [[maybe_unused]] const typename Tiles::Session session;
+      PackedA& my_a = packed_a[thread];
+      Element* const my_b = packed_b + thread * b_each;
+      const auto pack_slice = [&](const Slice& slice, Index k, Index last_k) {
+        for (Index j = 0; j < slice.count; ++j) any.pack_tile(slice, j, k, last_k, my_b);
+      };
+      const Index first = part * part_depth;
+      const Index last = part + 1 < parts ? first + part_depth : depth;
+      for (Index k = first; k < last; k += Tiles::block_k) {
+        const Index last_k = std::min(last, k + Tiles::block_k);
+        const Index next_k = std::min(last, last_k + Tiles::block_k);
+        if (slices.count == 1) pack_slice(slices.list[0], k, last_k);
+        for (std::size_t i = 0; i < products.size(); ++i) {
+          const TiledProducts& p = products[i];
+          const ProductTask<B> task = p.part_of_sum(part);
+          for (Index m = 0; m < p.m_; m += at_once) {
+            // What is packed next: other columns of A, or the next block of the summation.
+            const Stage stage = p.stage(m, at_once, k, last_k),
+                        next = m + at_once < p.m_        ? p.stage(m + at_once, at_once, k, last_k)
+                               : i + 1 < products.size() ? products[i + 1].stage(0, at_once, k, last_k)
+                                                         : any.stage(0, at_once, last_k, next_k);
+            const bool new_b = next.product != nullptr && next.block.begin > k;
+            Prefetcher ahead = p.prefetcher(stage, next, new_b ? any.memory_of_b(last_k, next_k) : MemoryRows{});
+            p.begin(stage, my_a);
+            for (Index s = 0; s < slices.count; ++s) {
+              if (slices.count > 1) pack_slice(slices.list[s], k, last_k);
+              p.multiply_packed(task, first, stage.block, slices, s, my_a, my_b, next, ahead);
+            }
+          }
+        }
+      }
+    });
+    for (const TiledProducts& p : products) {
+      any.exec_.parallel_for(ceil_div(p.m_, Tiles::tile_m), [&](Index tile, int) {
+        for (Index part = 1; part < parts; ++part) {
+          const ProductTask<B> from = p.part_of_sum(part), to = p.tasks_[0];
+          for (Index r = tile * Tiles::tile_m; r < std::min(p.m_, (tile + 1) * Tiles::tile_m); ++r) {
+            for (Index n = 0; n < to.n; ++n) to.c.row(r)[n] += from.c.row(r)[n];
+          }
+        }
+      });
+    }
+  }
+
+  /// Threads divide the rows, and each packs all of B for itself: what another core has packed would have to come from
+  /// that core's cache, which takes longer. Several products have the same number of rows; a thread makes all of them
+  /// for some rows before it goes on.
+  static void by_rows(std::span<TiledProducts> products) {
+    TiledProducts& any = products[0];
+    const ArenaScope scope(any.arena_);
+    constexpr Index rows = Tiles::task_m;
+    Index a_each = 0, b_each = 0;
+    for (TiledProducts& p : products) {
+      a_each = std::max(a_each, p.a_size(rows, p.depth_at_once()));
+      p.slices_ = p.cut(1);
+      p.first_of_b_ = b_each;
+      b_each += p.steps() * p.slices_.count * p.slice_size();
+    }
+    PackedA* const packed_a = any.packed_a_of_threads(a_each);
+    PackedB* const packed_b = any.arena_.template allocate<PackedB>(any.exec_.size());
+    for (int thread = 0; thread < any.exec_.size(); ++thread) {
+      new (&packed_b[thread]) PackedB{any.arena_.template allocate<Element>(b_each)};
+    }
+    any.exec_.parallel_for(ceil_div(any.m_, rows), [&](Index task, int thread) {
+      [[maybe_unused]] const typename Tiles::Session session;
+      PackedB& my_b = packed_b[thread];
+      if (!std::exchange(my_b.packed, true)) {
+        for (const TiledProducts& p : products) p.pack_all_of_b(my_b.panels + p.first_of_b_);
+      }
+      for (std::size_t i = 0; i < products.size(); ++i) {
+        // A thread goes on with the next product of the same rows, and then, mostly, with the rows after these.
+        const bool last = i + 1 == products.size();
+        const TiledProducts& next = products[last ? 0 : i + 1];
+        products[i].multiply_rows(task * rows, rows, packed_a[thread], my_b.panels + products[i].first_of_b_,
+                                  next.stage((last ? task + 1 : task) * rows, rows, 0, next.depth_at_once()));
+      }
+    });
+  }
+
+ private:
+  using Element = typename Tiles::Element;
+  /// Columns of A are packed before their products: their transposes gained nothing alongside (measured).
+  static constexpr bool packs_alongside = Tiles::packs_alongside && std::is_same_v<A, RowsOfA>;
+  static constexpr Index most_b_bytes = Index{4} << 20;      ///< of B's panels, all of which each thread has (measured)
+  static constexpr Index part_depth = 1024;                  ///< of the summation, where it is cut into parts
+  static constexpr Index largest_of_parts = Index{1} << 19;  ///< elements of a C for which that pays
+  /// Columns of one task: tiles [first, first + count).
+  struct Slice {
+    Index task, first, count;
+  };
+  struct Slices {
+    Slice* list;
+    Index count;
+    Index widest;
+  };
+
+  static Index column_tiles(const ProductTask<B>& task) { return ceil_div(std::max<Index>(task.n, 0), Tiles::tile_n); }
+
+  static Index packed_b_bytes(std::span<const TiledProducts> products) {
+    Index elements = 0;
+    for (const TiledProducts& p : products) elements += p.columns_ * Tiles::b_size(p.depth_, p.most_parts_);
+    return elements * static_cast<Index>(sizeof(Element));
+  }
+
+  /// Slices of about columns / wanted tiles.
+  Slices cut(Index wanted) {
+    const Index widest = std::clamp<Index>(ceil_div(columns_, wanted), 1, Tiles::block_n / Tiles::tile_n);
+    Index count = 0;
+    for (const auto& task : tasks_) count += ceil_div(column_tiles(task), widest);
+    Slices slices{arena_.allocate<Slice>(count), 0, widest};
+    for (std::size_t t = 0; t < tasks_.size(); ++t) {
+      const Index tiles = column_tiles(tasks_[t]);
+      for (Index first = 0; first < tiles; first += widest) {
+        slices.list[slices.count++] = {static_cast<Index>(t), first, std::min(widest, tiles - first)};
+      }
+    }
+    return slices;
+  }
+
+  /// Rows [first, first + rows) of C, of which A is packed at once, over the summation's [begin, end).
+  struct Block {
+    Index first = 0, rows = 0, begin = 0, end = 0, height = 1;
+    bool operator==(const Block&) const = default;
+    Index panels() const { return ceil_div(rows, height); }
+  };
+  Block block(Index m, Index rows, Index begin, Index end) const {
+    return {m, std::min(rows, m_ - m), begin, end, height()};
+  }
+
+  /// A block of one of several products; of none where there is nothing more to do.
+  struct Stage {
+    const TiledProducts* product = nullptr;
+    Block block{};
+    bool operator==(const Stage&) const = default;
+  };
+  Stage stage(Index m, Index rows, Index begin, Index end) const {
+    return m < m_ && begin < end ? Stage{this, block(m, rows, begin, end)} : Stage{};
+  }
+
+  /// A thread's panels of A.
+  struct PackedA {
+    Element* panels = nullptr;      ///< of a block; where they are packed alongside, all but the first
+    Element* first = nullptr;       ///< of a block that is packed alongside
+    Element* next_first = nullptr;  ///< the first one of `next`
+    Stage next{};                   ///< whose first panel is packed
+
+    /// Panel p of the summation's block from k on, of depth d. Block after block, in each the panels one after another.
+    Element* panel(const Block& block, Index p, Index k, Index d) const {
+      if constexpr (packs_alongside) return p == 0 ? first : panels + (p - 1) * Tiles::a_size(block.height, d);
+      return panels + block.panels() * Tiles::a_size(block.height, k - block.begin) +
+             p * Tiles::a_size(block.height, d);
+    }
+  };
+  static_assert(!packs_alongside || Tiles::packed_k == Tiles::block_k, "a panel is one block of the summation");
+
+  /// Of blocks of so many elements.
+  PackedA allocate_packed_a(Index elements) const {
+    PackedA packed;
+    packed.panels = arena_.template allocate<Element>(elements);
+    if constexpr (packs_alongside) {
+      packed.first = arena_.template allocate<Element>(Tiles::a_size(height(), Tiles::packed_k));
+      packed.next_first = arena_.template allocate<Element>(Tiles::a_size(height(), Tiles::packed_k));
+    }
+    return packed;
+  }
+  PackedA* packed_a_of_threads(Index elements) const {
+    PackedA* const each = arena_.template allocate<PackedA>(exec_.size());
+    for (int thread = 0; thread < exec_.size(); ++thread) new (&each[thread]) PackedA(allocate_packed_a(elements));
+    return each;
+  }
+
+  /// A thread's panels of all B's (by_rows).
+  struct PackedB {
+    Element* panels;
+    bool packed = false;
+  };
+
+  Index height() const { return Tiles::height(std::min(m_, Tiles::block_m)); }
+  Index depth_at_once() const { return std::clamp<Index>(depth_, 1, Tiles::packed_k); }
+  /// A's panels for so many rows and so much of the summation.
+  Index a_size(Index rows, Index depth) const {
+    return ceil_div(std::min(m_, rows), height()) * Tiles::a_size(height(), std::min(depth, depth_at_once()));
+  }
+  Index b_size(const Slices& slices) const {
+    return slices.widest * Tiles::b_size(std::min(depth_, Tiles::block_k), most_parts_);
+  }
+
+  void pack_panel(const Block& block, Index p, const PackedA& packed) const {
+    const Index first = p * block.height;
+    for (Index k = block.begin; k < block.end; k += Tiles::block_k) {
+      const Index d = std::min(Tiles::block_k, block.end - k);
+      Tiles::pack_a(a_, block.first + first, std::min(block.height, block.rows - first), k, d, block.height,
+                    packed.panel(block, p, k, d));
+    }
+  }
+
+  /// All panels, a few rows of the summation at a time, which lie together in memory where A is read by columns.
+  void pack_block(const Block& block, const PackedA& packed) const {
+    constexpr Index step = 32;
+    for (Index k = block.begin; k < block.end; k += Tiles::block_k) {
+      const Index d = std::min(Tiles::block_k, block.end - k);
+      for (Index x = 0; x < d; x += step) {
+        for (Index p = 0; p < block.panels(); ++p) {
+          const Index first = p * block.height;
+          Tiles::pack_a(a_, block.first + first, std::min(block.height, block.rows - first), k + x,
+                        std::min(step, d - x), block.height,
+                        packed.panel(block, p, k, d) + Tiles::a_size(block.height, x));
+        }
+      }
+    }
+  }
+
+  /// Panel p of a block that is packed alongside, as the work of Alongside.
+  struct PanelSteps {
+    RowsOfA a{};
+    Index m = 0, count = 0, k = 0, depth = 0;
+    Element* panel = nullptr;
+
+    Index steps() const { return panel != nullptr ? Tiles::steps(depth) : 0; }
+    static void step(const void* work, Index step) {
+      const auto& [a, m, count, k, depth, panel] = *static_cast<const PanelSteps*>(work);
+      Tiles::pack_a_step(a, m, count, k, depth, panel, step);
+    }
+  };
+  PanelSteps panel_steps(const Block& block, Index p, Element* panel) const {
+    const Index first = p * block.height;
+    return {a_,          block.first + first,     std::min(block.height, block.rows - first),
+            block.begin, block.end - block.begin, panel};
+  }
+
+  /// Before a block's first product: packs of A what products do not pack alongside.
+  void begin(const Stage& stage, PackedA& packed) const {
+    const Block& block = stage.block;
+    if constexpr (packs_alongside) {
+      std::swap(packed.first, packed.next_first);
+      if (packed.next != stage) pack_panel(block, 0, packed);
+      packed.next = {};
+    } else if constexpr (std::is_same_v<A, ColumnsOfA>) {
+      pack_block(block, packed);
+    } else {
+      for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, packed);
+    }
+  }
+
+  /// The slice's columns of panel p, over one block of the summation, [k, k + d). `first_k`: where the task's sums
+  /// begin.
+  static void multiply_panel(const ProductTask<B>& task, Index first_k, const Block& block, Index p, Index k, Index d,
+                             const Slice& slice, const PackedA& packed_a, const Element* packed_b, Alongside& beside) {
+    const auto product = Tiles::product(block.height, Tiles::parts(task.b));
+    const Index b_step = Tiles::b_size(d, Tiles::parts(task.b));
+    const Index row = p * block.height;
+    for (Index j = 0; j < slice.count; ++j) {
+      const Index n = (slice.first + j) * Tiles::tile_n;
+      float* const c = task.c.row(block.first + row) + n;
+      if constexpr (Tiles::packs_alongside) {
+        const Index blocks = ceil_div(d, Tiles::block);
+        if (j + 1 < slice.count) {
+          beside.ask_for_sums(c + Tiles::tile_n, task.c.stride(), blocks);
+        } else if (row + block.height < block.rows) {
+          beside.ask_for_sums(task.c.row(block.first + row + block.height) + slice.first * Tiles::tile_n,
+                              task.c.stride(), blocks);
+        }
+      }
+      product(packed_a.panel(block, p, k, d), packed_b + j * b_step, d, c, task.c.stride(), block.rows - row,
+              task.n - n, task.initial != nullptr ? task.initial + n : nullptr, task.add || k > first_k, beside);
+    }
+  }
+
+  /// Tile j of a slice's B over the summation's [begin, end), block after block.
+  void pack_tile(const Slice& slice, Index j, Index begin, Index end, Element* packed) const {
+    const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slice.task)];
+    const Index parts = Tiles::parts(task.b);
+    const Index n = (slice.first + j) * Tiles::tile_n;
+    for (Index k = begin; k < end; k += Tiles::block_k) {
+      const Index d = std::min(Tiles::block_k, end - k);
+      pack_b<Tiles>(task.b, k, d, n, std::min(Tiles::tile_n, task.n - n),
+                    packed + slice.count * Tiles::b_size(k - begin, parts) + j * Tiles::b_size(d, parts));
+    }
+  }
+  /// All panels of the block with slice s of B as pack_tile has left it. Where A is packed alongside, each panel is
+  /// while the one before it meets the first slice, and the first panel of `next` is at the very end.
+  void multiply_packed(const ProductTask<B>& task, Index first_k, const Block& block, const Slices& slices, Index s,
+                       PackedA& packed_a, const Element* packed_b, const Stage& next, Prefetcher& ahead) const {
+    const Slice& slice = slices.list[s];
+    for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
+      const Index d = std::min(Tiles::block_k, block.end - k);
+      const Element* const b = packed_b + slice.count * Tiles::b_size(k - block.begin, Tiles::parts(task.b));
+      for (Index p = 0; p < block.panels(); ++p) {
+        if constexpr (packs_alongside) {
+          PanelSteps work;
+          if (p + 1 < block.panels()) {
+            if (s == 0) work = panel_steps(block, p + 1, packed_a.panel(block, p + 1, k, d));
+          } else if (s + 1 == slices.count && next.product != nullptr) {
+            work = next.product->panel_steps(next.block, 0, packed_a.next_first);
+            packed_a.next = next;
+          }
+          Alongside beside(ahead, &work, PanelSteps::step, work.steps(), slice.count * ceil_div(d, Tiles::block));
+          multiply_panel(task, first_k, block, p, k, d, slice, packed_a, b, beside);
+          beside.finish();
+        } else {
+          Alongside beside(ahead);
+          multiply_panel(task, first_k, block, p, k, d, slice, packed_a, b, beside);
+        }
+      }
+    }
+  }
+
+  /// For by_depth: the task of a part of the summation, the first of which is the task itself.
+  ProductTask<B> part_of_sum(Index part) const {
+    const ProductTask<B>& whole = tasks_[0];
+    if (part == 0) return whole;
+    return {whole.b, whole.n, nullptr, {sums_ + (part - 1) * m_ * whole.n, m_, whole.n, whole.n}, false};
+  }
+
+  /// Where A's part of a stage lies.
+  static MemoryRows memory_of_a(const Stage& stage) {
+    constexpr Index size = sizeof(float);
+    if (stage.product == nullptr) return {};
+    const A& a = stage.product->a_;
+    const Block& block = stage.block;
+    const Index depth = block.end - block.begin;
+    if constexpr (std::is_same_v<A, ColumnsOfA>) {
+      return {a.data + block.begin * a.stride + block.first, block.rows * size, a.stride * size, depth};
+    } else {
+      return {a.data + block.first * a.stride + block.begin, depth * size, a.stride * size, block.rows};
+    }
+  }
+  /// Where rows [begin, end) of the one task's B lie, as they are.
+  MemoryRows memory_of_b(Index begin, Index end) const {
+    if (begin >= end) return {};
+    const auto& rows = tasks_[0].b.rows;
+    const Index row_bytes = rows.row_bytes();
+    return {rows.row(begin).address(0), std::min(row_bytes, tasks_[0].n * Index{sizeof(float)}), row_bytes,
+            end - begin};
+  }
+
+  /// Asks for A's memory of the next stage, and for `b`, during the products of this one.
+  Prefetcher prefetcher(const Stage& stage, const Stage& next, const MemoryRows& b) const {
+    if constexpr (Tiles::packs_alongside) {
+      const Block& now = stage.block;
+      return {memory_of_a(next), b, now.panels() * columns_ * ceil_div(now.end - now.begin, Tiles::block)};
+    }
+    return {};
+  }
+
+  // For by_rows: B lies slice after slice for one step of the summation, and so on.
+  Index steps() const { return std::max<Index>(1, ceil_div(depth_, depth_at_once())); }
+  Index slice_size() const { return slices_.widest * Tiles::b_size(depth_at_once(), most_parts_); }
+  void pack_all_of_b(Element* packed) const {
+    for (Index k = 0; k < depth_; k += depth_at_once()) {
+      for (Index s = 0; s < slices_.count; ++s, packed += slice_size()) {
+        const Slice& slice = slices_.list[s];
+        for (Index j = 0; j < slice.count; ++j) pack_tile(slice, j, k, std::min(depth_, k + depth_at_once()), packed);
+      }
+    }
+  }
+  /// Up to `rows` rows from m on; `next` comes after them.
+  void multiply_rows(Index m, Index rows, PackedA& packed_a, const Element* packed_b, const Stage& next) const {
+    for (Index k = 0; k == 0 || k < depth_; k += depth_at_once()) {
+      const Index end = std::min(depth_, k + depth_at_once());
+      const Stage now{this, block(m, rows, k, end)},
+          after = end < depth_ ? stage(m, rows, end, std::min(depth_, end + depth_at_once())) : next;
+      Prefetcher ahead = prefetcher(now, after, {});
+      begin(now, packed_a);
+      for (Index s = 0; s < slices_.count; ++s, packed_b += slice_size()) {
+        const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slices_.list[s].task)];
+        multiply_packed(task, 0, now.block, slices_, s, packed_a, packed_b, after, ahead);
+      }
+    }
+  }
+
+  /// Threads share the packed A and divide the columns.
+  void by_columns(Index threads) {
+    const ArenaScope scope(arena_);
+    // Narrow enough that each thread gets several, so that the last one to finish is not waited for long.
+    const Index wanted = threads == 1 ? 1 : 4 * threads;
+    const Slices slices = cut(wanted);
+    const PackedA packed_a = allocate_packed_a(a_size(Tiles::block_m, depth_at_once()));
+    Element* const packed_b = arena_.allocate<Element>(threads * b_size(slices));
+    for (Index m = 0; m < m_; m += Tiles::block_m) {
+      for (Index first_k = 0; first_k == 0 || first_k < depth_; first_k += depth_at_once()) {
+        const Block block = this->block(m, Tiles::block_m, first_k, std::min(depth_, first_k + depth_at_once()));
+        exec_.parallel_for(block.panels(), [&](Index p, int) { pack_panel(block, p, packed_a); });
+        // With fewer slices than threads the panels are divided too (and such a slice is packed more than once).
+        const Index parts = std::min(block.panels(), ceil_div(wanted, slices.count));
+        exec_.parallel_for(slices.count * parts, [&](Index index, int thread) {
+          [[maybe_unused]] const typename Tiles::Session session;
+          const Slice& slice = slices.list[index / parts];
+          const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slice.task)];
+          const Index part = index % parts;
+          const Index first = slice.first * Tiles::tile_n;
+          Element* const my_b = packed_b + thread * b_size(slices);
+          for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
+            const Index d = std::min(Tiles::block_k, block.end - k);
+            pack_b<Tiles>(task.b, k, d, first, std::min(slice.count * Tiles::tile_n, task.n - first), my_b);
+            for (Index p = block.panels() * part / parts; p < block.panels() * (part + 1) / parts; ++p) {
+              Alongside nothing;
+              multiply_panel(task, 0, block, p, k, d, slice, packed_a, my_b, nothing);
+            }
+          }
+        });
+      }
+    }
+  }
+
+  Exec& exec_;
+  Arena& arena_;
+  const A& a_;
+  Index m_, depth_;
+  std::span<const ProductTask<B>> tasks_;
+  Index columns_ = 0;
+  Index most_parts_ = 1;
+  float* sums_ = nullptr;  ///< of all parts but the first (by_depth)
+  Slices slices_{};        ///< (by_rows)
+  Index first_of_b_ = 0;   ///< where a thread's panels of this B begin (by_rows)
+};
+
+/// C_t (+)= A·B_t for all tasks t with the tiles named.
+template <class Tiles, class A, class B, Executor Exec>
+void tiled_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth, std::span<const ProductTask<B>> tasks) {
+  TiledProducts<Tiles, A, B, Exec>(exec, arena, a, m, depth, tasks).run();
+}
+
+}  // namespace detail
+
+}  // namespace xlstm::cpu
