@@ -241,6 +241,13 @@ void enlist() {
         add("backward_weight/" + label(p) + end, [=](benchmark::State& s) { backward_weight(s, p, threads); });
       }
     }
+    // Those of training_step's small model: weights that stay near the cores, and many rows.
+    for (const Problem& p : {Problem{2048, 256, 256}, Problem{2048, 1408, 256}, Problem{2048, 256, 704}}) {
+      add("forward/" + label(p) + "/f32" + end, [=](benchmark::State& s) { forward<float>(s, p, threads); });
+      add("backward_input/" + label(p) + "/f32" + end,
+          [=](benchmark::State& s) { backward_input<float>(s, p, threads); });
+      add("backward_weight/" + label(p) + end, [=](benchmark::State& s) { backward_weight(s, p, threads); });
+    }
   }
 }
 
