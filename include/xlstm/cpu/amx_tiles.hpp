@@ -41,11 +41,11 @@ struct AmxTiles {
   static constexpr Index tile_n = 32;
   static constexpr Index block_k = 512;
   static constexpr Index block_n = 256;
-  static constexpr Index packed_k = block_k;  ///< of the summation, for which A is packed at once
-  static constexpr Index block_m = 512;       ///< rows of C whose packed A is held at once
-  static constexpr Index task_m = 128;        ///< the same where each thread has rows of its own
+  static constexpr Index packed_k = block_k;     ///< of the summation, for which A is packed at once
+  static constexpr Index block_m = 512;          ///< rows of C whose packed A is held at once
+  static constexpr Index task_m = 128;           ///< the same where each thread has rows of its own
   static constexpr bool packs_alongside = true;  ///< rows of A, while it multiplies
-  static constexpr Index least_rows = 48;  ///< of C; below, packing B costs more than is gained
+  static constexpr Index least_rows = 48;        ///< of C; below, packing B costs more than is gained
 
   static constexpr Index block = 32;           ///< k of one instruction
   static constexpr Index tile_size = 16 * 16;  ///< elements of a register
