@@ -135,19 +135,21 @@ inline double multiply_tiles([[maybe_unused]] Index steps) {
 #endif
 }
 
-/// The library's innermost loop at fp32's precision, its operands in the nearest cache; operations of bf16. On a core
-/// that others use too this falls to a quarter at times, while products of registers alone stay about as fast
-/// (docs/performance.md).
+/// The library's innermost loop at fp32's precision for a core that no other thread uses, its operands in the nearest
+/// cache; operations of bf16. On a core that is shared this falls to a quarter, while products of registers alone stay
+/// about as fast; the library uses another loop there (amx_sharing.hpp).
 inline double multiply_loaded_tiles([[maybe_unused]] Index steps) {
 #if defined(XLSTM_SIMD_AMX)
   using Tiles = cpu::AmxTiles<cpu::HighestPrecision>;
   if (!cpu::amx::permitted()) return 0;
-  constexpr Index blocks = 2;
-  alignas(64) static constexpr std::uint32_t operand[blocks * Tiles::a_step] = {};
+  constexpr Index blocks = 4;
+  alignas(64) static constexpr std::uint32_t operand[(blocks + 1) * Tiles::a_step] = {};
+  alignas(64) float sums[Tiles::tile_m * Tiles::tile_n];
   const cpu::amx::Session session;
-  cpu::amx::begin_sums(nullptr, 0);
-  for (Index i = 0; i < steps; ++i) Tiles::add_product<Tiles::a_parts>(operand, operand, blocks, true);
-  return 2.0 * 32 * 32 * 32 * 6 * blocks * static_cast<double>(steps);
+  for (Index i = 0; i < steps; ++i) {
+    Tiles::multiply_at_once<Tiles::a_parts>(operand, operand, blocks, Tiles::tile_m, sums, Tiles::tile_n, nullptr, 0);
+  }
+  return 2.0 * Tiles::tile_m * Tiles::tile_n * Tiles::block * 6 * blocks * static_cast<double>(steps);
 #else
   return 0;
 #endif

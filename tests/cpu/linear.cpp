@@ -286,6 +286,42 @@ TEST_CASE("a group of products of one x gives the bits of the single ones", "[li
   }
 }
 
+TEST_CASE("layers too large to be packed together give the bits of one after the other", "[linear]") {
+  std::mt19937 random(15);
+  const Index rows = 1100, in = 300;  // enough rows that each thread has its own; 2.3 MB of packed weights
+  const std::vector<Index> outs = {600, 700};
+  const Matrix x = Matrix(rows, in).fill(random);
+  std::vector<Matrix> together, single, dys, dw;
+  std::vector<std::vector<float>> weights;
+  for (const Index out : outs) {
+    weights.push_back(random_weights<float>(out * in, random));
+    together.emplace_back(rows, out);
+    single.emplace_back(rows, out);
+    dys.push_back(Matrix(rows, out).fill(random));
+    dw.push_back(Matrix(out, in).fill(random));
+  }
+  std::vector<cpu::LinearTask<float>> tasks;
+  std::vector<cpu::LinearBackwardTask<float>> backward_tasks;
+  for (std::size_t t = 0; t < outs.size(); ++t) {
+    tasks.push_back({weights[t].data(), outs[t], nullptr, together[t].view()});
+    backward_tasks.push_back({std::as_const(dys[t]).view(), weights[t].data(), dw[t].values.data(), nullptr});
+  }
+  ThreadPool pool(2);
+  Arena arena;
+  cpu::linear_group(pool, arena, x.view(), in, std::span<const cpu::LinearTask<float>>(tasks));
+  Matrix dx(rows, in), one_by_one(rows, in);
+  cpu::linear_backward(pool, arena, x.view(), std::span<const cpu::LinearBackwardTask<float>>(backward_tasks),
+                       dx.view());
+  for (std::size_t t = 0; t < outs.size(); ++t) {
+    CAPTURE(t);
+    cpu::linear(pool, arena, x.view(), weights[t].data(), outs[t], in, nullptr, single[t].view());
+    REQUIRE(together[t].values == single[t].values);
+    cpu::linear_backward_input(pool, arena, std::as_const(dys[t]).view(), weights[t].data(), outs[t], in,
+                               one_by_one.view(), t > 0);
+  }
+  REQUIRE(dx.values == one_by_one.values);
+}
+
 TEST_CASE("a row's result depends on no other row, and on their number by rounding only", "[linear]") {
   std::mt19937 random(5);
   const Index in = 500, out = 45;

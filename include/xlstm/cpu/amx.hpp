@@ -67,25 +67,36 @@ class Session {
 /// Compilers do not know that loads and stores of the registers touch memory: none is moved past this.
 inline void memory_fence() { asm volatile("" ::: "memory"); }
 
-/// Registers 0 to 3 as sums of 32 × 32, rows 0–15 of them in 0 and 1: loaded from `begin`, its rows `stride` floats
-/// apart, or zeros where it is null.
-inline void begin_sums(const float* begin, Index stride) {
+/// Registers 0 and 1 as 16 rows of 32 sums: loaded from `begin`, its rows `stride` floats apart, or zeros where it is
+/// null.
+inline void begin_half_of_sums(const float* begin, Index stride) {
   if (begin != nullptr) {
     _tile_loadd(0, begin, stride * 4);
     _tile_loadd(1, begin + 16, stride * 4);
-    _tile_loadd(2, begin + 16 * stride, stride * 4);
-    _tile_loadd(3, begin + 16 * stride + 16, stride * 4);
   } else {
     _tile_zero(0);
     _tile_zero(1);
+  }
+}
+inline void store_half_of_sums(float* c, Index stride) {
+  _tile_stored(0, c, stride * 4);
+  _tile_stored(1, c + 16, stride * 4);
+}
+
+/// The same of registers 0 to 3 and 32 rows, rows 16–31 in 2 and 3.
+inline void begin_sums(const float* begin, Index stride) {
+  begin_half_of_sums(begin, stride);
+  if (begin != nullptr) {
+    _tile_loadd(2, begin + 16 * stride, stride * 4);
+    _tile_loadd(3, begin + 16 * stride + 16, stride * 4);
+  } else {
     _tile_zero(2);
     _tile_zero(3);
   }
 }
 /// Without `lower`, the first 16 rows only.
 inline void store_sums(float* c, Index stride, bool lower = true) {
-  _tile_stored(0, c, stride * 4);
-  _tile_stored(1, c + 16, stride * 4);
+  store_half_of_sums(c, stride);
   if (!lower) return;
   _tile_stored(2, c + 16 * stride, stride * 4);
   _tile_stored(3, c + 16 * stride + 16, stride * 4);

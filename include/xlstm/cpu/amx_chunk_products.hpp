@@ -92,13 +92,10 @@ class AmxTile {
       const Index panel = (i + r) / panel_width;
       const Blocks blocks = range(panel);
       float* const sum = sum_ + r * panel_width;
-      amx::memory_fence();
-      amx::begin_sums(zero_ ? nullptr : sum, panel_width);
-      Tiles::template add_product<Tiles::a_parts>(a.data + (panel * a.blocks + blocks.first) * Tiles::a_step,
-                                                  b + Tiles::b_size(blocks.first * Tiles::block, Tiles::a_parts),
-                                                  blocks.end - blocks.first, rows_ - r > 16);
-      amx::store_sums(sum, panel_width);
-      amx::memory_fence();
+      Tiles::template multiply_whole<Tiles::a_parts>(a.data + (panel * a.blocks + blocks.first) * Tiles::a_step,
+                                                     b + Tiles::b_size(blocks.first * Tiles::block, Tiles::a_parts),
+                                                     blocks.end - blocks.first, rows_ - r, sum, panel_width,
+                                                     zero_ ? nullptr : sum, panel_width);
     }
     zero_ = false;
   }

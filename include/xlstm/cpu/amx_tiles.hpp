@@ -23,6 +23,7 @@
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/alongside.hpp"
 #include "xlstm/cpu/amx.hpp"
+#include "xlstm/cpu/amx_sharing.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
 #include "xlstm/cpu/precision.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -140,75 +141,126 @@ struct AmxTiles {
     return parts == 1 ? multiply<1> : multiply<2>;
   }
 
-  /// Sums += a·b, of `blocks` blocks, 32 × 32 (or, without `lower`, of them the first 16 rows). Registers 0–3 are the
-  /// sums (of rows 0–15: 0, 1), 4 and 5 hold a part of A, 6 and 7 one of B; the order of the terms changes one operand
-  /// at a time. `prefetch_b`: B goes on after the last block, and may be far from this core, unlike A, which meets all
-  /// of it: each part of the next block is asked for meanwhile. `beside`, if any, is called once a block.
-  template <Index Parts, bool prefetch_b = false>
-  static void add_product(const Element* a, const Element* b, Index blocks, bool lower, Alongside* beside = nullptr) {
-    constexpr Index row_bytes = 64, b_step = Parts * 2 * tile_size;
+  /// c = begin + a·b, of `blocks` blocks, 32 × 32 (or, with rows ≤ 16, of them the first 16 rows); `begin` is null for
+  /// zeros. `beside`, if any, is called once a block. In one of two ways, which give the same bits: all sums at once,
+  /// with few loads, or half of the rows after the other, with few registers.
+  template <Index Parts>
+  static void multiply_whole(const Element* a, const Element* b, Index blocks, Index rows, float* c, Index stride,
+                             const float* begin, Index begin_stride, Alongside* beside = nullptr) {
+    amx::core_seems_shared() ? multiply_halves<Parts>(a, b, blocks, rows, c, stride, begin, begin_stride, beside)
+                             : multiply_at_once<Parts>(a, b, blocks, rows, c, stride, begin, begin_stride, beside);
+  }
+
+  /// Registers 0–3 are the sums (of rows 0–15: 0, 1), 4 and 5 hold a part of A, 6 and 7 one of B. Each part of B's next
+  /// block is asked for meanwhile, unless B is of fewer parts (measured for floats alone): B goes on after the last
+  /// block, and may be far from this core, unlike A, which meets all of it.
+  template <Index Parts>
+  static void multiply_at_once(const Element* a, const Element* b, Index blocks, Index rows, float* c, Index stride,
+                               const float* begin, Index begin_stride, Alongside* beside = nullptr) {
+    const bool lower = rows > 16;
     amx::memory_fence();
-    const auto load_a = [&](Index part) {
-      _tile_loadd(4, a + 2 * part * tile_size, row_bytes);
-      if (lower) _tile_loadd(5, a + (2 * part + 1) * tile_size, row_bytes);
-    };
-    const auto load_b = [&](Index part) {
-      const Element* const from = b + 2 * part * tile_size;
-      _tile_loadd(6, from, row_bytes);
-      _tile_loadd(7, from + tile_size, row_bytes);
-      if constexpr (prefetch_b) {
-#pragma GCC unroll 32
-        for (Index row = 0; row < 32; ++row) __builtin_prefetch(from + b_step + row * 16);
-      }
-    };
-    const auto multiply_add = [&] {
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      if (!lower) return;
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
-    };
-    for (Index i = 0; i < blocks; ++i, a += a_step, b += b_step) {
+    amx::begin_sums(begin, begin_stride);
+    for (Index i = 0; i < blocks; ++i, a += a_step, b += b_step<Parts>) {
       if (beside != nullptr) beside->next();
-      if constexpr (a_parts == 2) {
-        load_a(0);
-        if constexpr (Parts == 2) {
-          load_b(1);
-          multiply_add();
-        }
-        load_b(0);
-        multiply_add();
-        load_a(1);
-        multiply_add();
-      } else {
-        if constexpr (Parts == 3) {
-          load_a(0);
-          load_b(2);
-          multiply_add();
-          load_b(1);
-          multiply_add();
-          load_a(1);
-          multiply_add();
-        } else if constexpr (Parts == 2) {
-          load_a(0);
-          load_b(1);
-          multiply_add();
-          load_a(1);
-          multiply_add();
-        } else {
-          load_a(1);
-        }
-        load_b(0);
-        multiply_add();
-        load_a(2);
-        multiply_add();
-        load_a(0);
-        multiply_add();
+      add_terms<Parts>(
+          [&](Index part) {
+            _tile_loadd(4, a + 2 * part * tile_size, row_bytes);
+            if (lower) _tile_loadd(5, a + (2 * part + 1) * tile_size, row_bytes);
+          },
+          [&](Index part) {
+            const Element* const from = b + 2 * part * tile_size;
+            _tile_loadd(6, from, row_bytes);
+            _tile_loadd(7, from + tile_size, row_bytes);
+            if constexpr (Parts == a_parts) {
+#pragma GCC unroll 32
+              for (Index row = 0; row < 32; ++row) __builtin_prefetch(from + b_step<Parts> + row * 16);
+            }
+          },
+          [&] {
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            if (!lower) return;
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+          });
+    }
+    amx::store_sums(c, stride, lower);
+    amx::memory_fence();
+  }
+
+  /// Registers 0 and 1 are the sums, 2 holds a part of A, 3 and 4 one of B. The others are made free: zeros take none.
+  template <Index Parts>
+  static void multiply_halves(const Element* a, const Element* b, Index blocks, Index rows, float* c, Index stride,
+                              const float* begin, Index begin_stride, Alongside* beside = nullptr) {
+    for (Index half = 0; half < (rows > 16 ? 2 : 1); ++half) {
+      amx::memory_fence();
+      _tile_zero(5);
+      _tile_zero(6);
+      _tile_zero(7);
+      amx::begin_half_of_sums(begin != nullptr ? begin + 16 * half * begin_stride : nullptr, begin_stride);
+      const Element *from_a = a + half * tile_size, *from_b = b;
+      for (Index i = 0; i < blocks; ++i, from_a += a_step, from_b += b_step<Parts>) {
+        if (beside != nullptr && i % 2 == half) beside->next();
+        add_terms<Parts>([&](Index part) { _tile_loadd(2, from_a + 2 * part * tile_size, row_bytes); },
+                         [&](Index part) {
+                           _tile_loadd(3, from_b + 2 * part * tile_size, row_bytes);
+                           _tile_loadd(4, from_b + (2 * part + 1) * tile_size, row_bytes);
+                         },
+                         [] {
+                           _tile_dpbf16ps(0, 2, 3);
+                           _tile_dpbf16ps(1, 2, 4);
+                         });
       }
+      amx::store_half_of_sums(c + 16 * half * stride, stride);
+      amx::memory_fence();
     }
   }
 
  private:
+  static constexpr Index row_bytes = 64;  ///< of a register
+  template <Index Parts>
+  static constexpr Index b_step = Parts * 2 * tile_size;  ///< a block of B
+
+  /// The terms of a block: loads of a part of A or of B, one of them at a time, and products of what was loaded last.
+  template <Index Parts, class LoadA, class LoadB, class MultiplyAdd>
+  static void add_terms(LoadA&& load_a, LoadB&& load_b, MultiplyAdd&& multiply_add) {
+    if constexpr (a_parts == 2) {
+      load_a(0);
+      if constexpr (Parts == 2) {
+        load_b(1);
+        multiply_add();
+      }
+      load_b(0);
+      multiply_add();
+      load_a(1);
+      multiply_add();
+    } else {
+      if constexpr (Parts == 3) {
+        load_a(0);
+        load_b(2);
+        multiply_add();
+        load_b(1);
+        multiply_add();
+        load_a(1);
+        multiply_add();
+      } else if constexpr (Parts == 2) {
+        load_a(0);
+        load_b(1);
+        multiply_add();
+        load_a(1);
+        multiply_add();
+      } else {
+        load_a(1);
+      }
+      load_b(0);
+      multiply_add();
+      load_a(2);
+      multiply_add();
+      load_a(0);
+      multiply_add();
+    }
+  }
+
   using Pairs = simd::Words;
   struct Block {
     simd::Floats first{}, second{};
@@ -259,20 +311,9 @@ struct AmxTiles {
                        Index count_n, const float* initial, bool add, Alongside& beside) {
     amx::multiply_inside(c, stride, count_m, count_n, initial, add,
                          [&](Index rows, float* to, Index to_stride, const float* begin, Index begin_stride) {
-                           multiply_whole<Parts>(a, b, ceil_div(depth, block), rows > 16, to, to_stride, begin,
-                                                 begin_stride, beside);
+                           multiply_whole<Parts>(a, b, ceil_div(depth, block), rows, to, to_stride, begin, begin_stride,
+                                                 &beside);
                          });
-  }
-
-  /// c = begin + a·b; `begin` is null for zeros.
-  template <Index Parts>
-  static void multiply_whole(const Element* a, const Element* b, Index blocks, bool lower, float* c, Index stride,
-                             const float* begin, Index begin_stride, Alongside& beside) {
-    amx::memory_fence();
-    amx::begin_sums(begin, begin_stride);
-    add_product<Parts, Parts == a_parts>(a, b, blocks, lower, &beside);  // B's prefetch: measured for floats alone
-    amx::store_sums(c, stride, lower);
-    amx::memory_fence();
   }
 };
 

@@ -60,7 +60,13 @@ class TiledProducts {
     if constexpr (std::is_same_v<A, ColumnsOfA>) {
       if (divides_depth(alone)) return by_depth(alone);
     }
-    if (divides_rows(alone)) return by_rows(alone);
+    if (divides_rows(alone)) {
+      if (tasks_.size() == 1 || packed_b_bytes(alone) <= most_together_bytes) return by_rows(alone);
+      for (std::size_t i = 0; i < tasks_.size(); ++i) {
+        TiledProducts(exec_, arena_, a_, m_, depth_, tasks_.subspan(i, 1)).run();
+      }
+      return;
+    }
     by_columns(exec_.size());
   }
 
@@ -71,11 +77,11 @@ class TiledProducts {
     });
   }
   /// Whether there are enough rows, and all B's fit: each thread has rows of its own then, which it finds in its
-  /// caches, and leaves there.
+  /// caches, and leaves there. What one product alone may need, several together may not.
   static bool divides_rows(std::span<const TiledProducts> products) {
     const Index threads = products[0].exec_.size();
     if (threads == 1 || products[0].m_ < threads * Tiles::block_m) return false;
-    return packed_b_bytes(products) <= most_b_bytes;
+    return packed_b_bytes(products) <= (products.size() == 1 ? most_b_bytes : most_together_bytes);
   }
 
   /// The summation in parts, each of which one thread makes, and then the sum of those: for the gradients of weights,
@@ -179,9 +185,10 @@ class TiledProducts {
   using Element = typename Tiles::Element;
   /// Columns of A are packed before their products: their transposes gained nothing alongside (measured).
   static constexpr bool packs_alongside = Tiles::packs_alongside && std::is_same_v<A, RowsOfA>;
-  static constexpr Index most_b_bytes = Index{4} << 20;      ///< of B's panels, all of which each thread has (measured)
-  static constexpr Index part_depth = 1024;                  ///< of the summation, where it is cut into parts
-  static constexpr Index largest_of_parts = Index{1} << 19;  ///< elements of a C for which that pays
+  static constexpr Index most_b_bytes = Index{4} << 20;         ///< of B's panels, which each thread has (measured)
+  static constexpr Index most_together_bytes = Index{3} << 19;  ///< of several B's, which stay in a 2 MiB cache then
+  static constexpr Index part_depth = 1024;                     ///< of the summation, where it is cut into parts
+  static constexpr Index largest_of_parts = Index{1} << 19;     ///< elements of a C for which that pays
   /// Columns of one task: tiles [first, first + count).
   struct Slice {
     Index task, first, count;
