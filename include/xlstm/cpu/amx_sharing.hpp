@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether another thread runs on the same core as this one: a thread of this program, where there are more of them than
-// cores, or of another, also one on the same machine that this machine cannot see. Products on AMX are made in another
-// way then (amx_tiles.hpp): each load of a register needs a free one beside those in use. A thread alone on its core
-// has plenty. One that is not seems to have nine in all, and with eight in use nearly every load waits until all
-// products before it have finished (measured: docs/performance.md, "AMX on a shared core").
+// Whether another thread runs on the same core as this one: one of this program, where it has more of them than there
+// are cores, or somebody else's, which a virtual machine does not even see. Products on AMX are made in another way
+// then (amx_tiles.hpp): each load of a register needs a free one beside those in use. A thread alone on its core has
+// plenty. One that is not seems to have nine in all, and with eight in use nearly every load waits until all products
+// before it have finished (measured: docs/performance.md, "AMX on a shared core").
 #pragma once
 
 #include <cstdint>
