@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
@@ -99,16 +100,16 @@ TEST_CASE("either way calls what happens beside it once a block", "[amx_tiles]")
   for (const Index blocks : {1, 2, 7}) {
     const Operands<Tiles, 3> operands(blocks, random);
     std::vector<float> c(static_cast<std::size_t>(Tiles::tile_m * Tiles::tile_n));
-    for (const bool halves : {false, true}) {
-      CAPTURE(blocks, halves);
+    for (const auto& [halves, rows] : {std::pair{false, 32}, {false, 16}, {true, 32}, {true, 16}}) {
+      CAPTURE(blocks, halves, rows);
       Index calls = 0;
       cpu::Prefetcher nothing;
       // As many steps as there may be calls: one a call.
       cpu::Alongside beside(
           nothing, &calls, [](const void* work, Index) { ++*static_cast<Index*>(const_cast<void*>(work)); }, 100, 100);
       (halves ? Tiles::multiply_halves<3> : Tiles::multiply_at_once<3>)(operands.a.data(), operands.b.data(), blocks,
-                                                                        Tiles::tile_m, c.data(), Tiles::tile_n, nullptr,
-                                                                        0, &beside);
+                                                                        rows, c.data(), Tiles::tile_n, nullptr, 0,
+                                                                        &beside);
       REQUIRE(calls == blocks);
     }
   }

@@ -143,18 +143,19 @@ struct AmxTiles {
 
   /// c = begin + a·b, of `blocks` blocks, 32 × 32 (or, with rows ≤ 16, of them the first 16 rows); `begin` is null for
   /// zeros. `beside`, if any, is called once a block. In one of two ways, which give the same bits: all sums at once,
-  /// with few loads, or half of the rows after the other, with few registers.
-  template <Index Parts>
+  /// with few loads, or half of the rows after the other, with few registers. `asks_for_b`: B goes on after the last
+  /// block, and may be far from this core, unlike A, which meets all of it.
+  template <Index Parts, bool asks_for_b = false>
   static void multiply_whole(const Element* a, const Element* b, Index blocks, Index rows, float* c, Index stride,
                              const float* begin, Index begin_stride, Alongside* beside = nullptr) {
-    amx::core_seems_shared() ? multiply_halves<Parts>(a, b, blocks, rows, c, stride, begin, begin_stride, beside)
-                             : multiply_at_once<Parts>(a, b, blocks, rows, c, stride, begin, begin_stride, beside);
+    amx::core_seems_shared()
+        ? multiply_halves<Parts>(a, b, blocks, rows, c, stride, begin, begin_stride, beside)
+        : multiply_at_once<Parts, asks_for_b>(a, b, blocks, rows, c, stride, begin, begin_stride, beside);
   }
 
-  /// Registers 0–3 are the sums (of rows 0–15: 0, 1), 4 and 5 hold a part of A, 6 and 7 one of B. Each part of B's next
-  /// block is asked for meanwhile, unless B is of fewer parts (measured for floats alone): B goes on after the last
-  /// block, and may be far from this core, unlike A, which meets all of it.
-  template <Index Parts>
+  /// Registers 0–3 are the sums (of rows 0–15: 0, 1), 4 and 5 hold a part of A, 6 and 7 one of B, of which the same
+  /// part of the next block is asked for, if that is.
+  template <Index Parts, bool asks_for_b = false>
   static void multiply_at_once(const Element* a, const Element* b, Index blocks, Index rows, float* c, Index stride,
                                const float* begin, Index begin_stride, Alongside* beside = nullptr) {
     const bool lower = rows > 16;
@@ -171,7 +172,7 @@ struct AmxTiles {
             const Element* const from = b + 2 * part * tile_size;
             _tile_loadd(6, from, row_bytes);
             _tile_loadd(7, from + tile_size, row_bytes);
-            if constexpr (Parts == a_parts) {
+            if constexpr (asks_for_b) {
 #pragma GCC unroll 32
               for (Index row = 0; row < 32; ++row) __builtin_prefetch(from + b_step<Parts> + row * 16);
             }
@@ -200,7 +201,7 @@ struct AmxTiles {
       amx::begin_half_of_sums(begin != nullptr ? begin + 16 * half * begin_stride : nullptr, begin_stride);
       const Element *from_a = a + half * tile_size, *from_b = b;
       for (Index i = 0; i < blocks; ++i, from_a += a_step, from_b += b_step<Parts>) {
-        if (beside != nullptr && i % 2 == half) beside->next();
+        if (beside != nullptr && (rows <= 16 || i % 2 == half)) beside->next();
         add_terms<Parts>([&](Index part) { _tile_loadd(2, from_a + 2 * part * tile_size, row_bytes); },
                          [&](Index part) {
                            _tile_loadd(3, from_b + 2 * part * tile_size, row_bytes);
@@ -311,8 +312,9 @@ struct AmxTiles {
                        Index count_n, const float* initial, bool add, Alongside& beside) {
     amx::multiply_inside(c, stride, count_m, count_n, initial, add,
                          [&](Index rows, float* to, Index to_stride, const float* begin, Index begin_stride) {
-                           multiply_whole<Parts>(a, b, ceil_div(depth, block), rows, to, to_stride, begin, begin_stride,
-                                                 &beside);
+                           // Asking was measured for floats alone.
+                           multiply_whole<Parts, Parts == a_parts>(a, b, ceil_div(depth, block), rows, to, to_stride,
+                                                                   begin, begin_stride, &beside);
                          });
   }
 };
