@@ -214,18 +214,17 @@ struct Machine {
   explicit Machine(int threads) {
     cpu::ThreadPool pool(threads);
     const LargeArray array(Index{1} << 30);
-    const auto rates = [](int tries, auto&& amount_of) {
-      std::vector<double> sorted;
-      for (int i = 0; i < tries; ++i) {
-        const auto begin = std::chrono::steady_clock::now();
-        const double amount = amount_of();
-        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-        sorted.push_back(amount / seconds.count());
-      }
-      std::sort(sorted.begin(), sorted.end());
-      return sorted;
+    const auto rate = [](auto&& amount_of) {
+      const auto begin = std::chrono::steady_clock::now();
+      const double amount = amount_of();
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+      return amount / seconds.count();
     };
-    const auto best = [&](int tries, auto&& amount_of) { return rates(tries, amount_of).back(); };
+    const auto best = [&](int tries, auto&& amount_of) {
+      double most = 0;
+      for (int i = 0; i < tries; ++i) most = std::max(most, rate(amount_of));
+      return most;
+    };
     const auto bytes = static_cast<double>(array.bytes());
     bandwidth = std::max({best(8, [&] { return read_once<1>(pool, array), bytes; }),
                           best(8, [&] { return read_once<2>(pool, array), bytes; }),
@@ -236,8 +235,8 @@ struct Machine {
     std::vector<double> at_once, few;
     constexpr int tries = 201;
     for (int i = 0; i < tries; ++i) {
-      at_once.push_back(best(1, [&] { return on_all_threads(pool, 100, multiply_loaded_tiles<false>); }));
-      few.push_back(best(1, [&] { return on_all_threads(pool, 100, multiply_loaded_tiles<true>); }));
+      at_once.push_back(rate([&] { return on_all_threads(pool, 100, multiply_loaded_tiles<false>); }));
+      few.push_back(rate([&] { return on_all_threads(pool, 100, multiply_loaded_tiles<true>); }));
     }
     const auto middle = [](std::vector<double>& values) {
       std::nth_element(values.begin(), values.begin() + tries / 2, values.end());
