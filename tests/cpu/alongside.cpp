@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// When steps alongside a product are done: all of them, in order, spread over its calls.
+// When steps alongside a product are done: all of them, in order, spread over its terms.
 #include "xlstm/cpu/alongside.hpp"
 
 #include <numeric>
@@ -11,9 +11,13 @@ using namespace xlstm;
 
 namespace {
 
+/// Steps 0, …, count − 1, written down.
 struct Log {
-  mutable std::vector<Index> steps;
-  static void step(const void* work, Index step) { static_cast<const Log*>(work)->steps.push_back(step); }
+  Index count = 0, done = 0;
+  std::vector<Index>* steps = nullptr;
+
+  Index left() const { return count - done; }
+  void step() { steps->push_back(done++); }
 };
 std::vector<Index> first_numbers(Index count) {
   std::vector<Index> numbers(static_cast<std::size_t>(count));
@@ -22,13 +26,13 @@ std::vector<Index> first_numbers(Index count) {
 }
 
 /// How many steps are done after each of `calls` calls where `planned` are expected; `log` has the steps at the end.
-std::vector<Index> done_after_calls(Index steps, Index planned, Index calls, Log& log) {
+std::vector<Index> done_after_calls(Index steps, Index planned, Index calls, std::vector<Index>& log) {
   cpu::Prefetcher nothing;
-  cpu::Alongside beside(nothing, &log, Log::step, steps, planned);
+  cpu::Alongside<Log> beside(nothing, Log{steps, 0, &log}, planned);
   std::vector<Index> done;
   for (Index i = 0; i < calls; ++i) {
-    beside.next();
-    done.push_back(static_cast<Index>(log.steps.size()));
+    i % 2 == 0 ? beside.next() : beside.next_called();
+    done.push_back(static_cast<Index>(log.size()));
   }
   beside.finish();
   return done;
@@ -36,11 +40,11 @@ std::vector<Index> done_after_calls(Index steps, Index planned, Index calls, Log
 
 }  // namespace
 
-TEST_CASE("steps are spread evenly over the calls") {
-  const auto done = [](Index steps, Index calls) {
-    Log log;
-    const auto after = done_after_calls(steps, calls, calls, log);
-    CHECK(log.steps == first_numbers(steps));
+TEST_CASE("steps are spread evenly over the terms") {
+  const auto done = [](Index steps, Index terms) {
+    std::vector<Index> log;
+    const auto after = done_after_calls(steps, terms, terms, log);
+    CHECK(log == first_numbers(steps));
     return after;
   };
   CHECK(done(4, 4) == std::vector<Index>{1, 2, 3, 4});
@@ -53,27 +57,32 @@ TEST_CASE("steps are spread evenly over the calls") {
 TEST_CASE("every step is done once, however many calls there are") {
   for (const Index calls : {0, 1, 3, 4, 5, 9}) {
     CAPTURE(calls);
-    Log log;
+    std::vector<Index> log;
     done_after_calls(11, 4, calls, log);
-    CHECK(log.steps == first_numbers(11));
+    CHECK(log == first_numbers(11));
   }
-  Log unplanned;
+  std::vector<Index> unplanned;
   done_after_calls(3, 0, 0, unplanned);
-  CHECK(unplanned.steps == first_numbers(3));
+  CHECK(unplanned == first_numbers(3));
 }
 
 TEST_CASE("calls ask for sums and for the memory ahead, and do nothing where there is nothing") {
   std::vector<float> sums(40 * 100);
-  const cpu::MemoryRows rows{sums.data(), 64, 400, 6};
-  cpu::Prefetcher ahead(rows, {}, 3);
-  cpu::Alongside beside(ahead);
+  cpu::Prefetcher ahead({sums.data(), 64, 400, 6}, 3);
+  cpu::Alongside<Log> beside(ahead, {}, 3);
   for (const Index left : {4, 2, 0, 0}) {
-    beside.ask_for_sums(sums.data(), 100, 2);
+    beside.ask_for_sums(sums.data(), 100, 3);
     beside.next();
     CHECK(ahead.left() == left);
+    CHECK(beside.sum_rows_left() == 21);
+    beside.next_called();
+    beside.next();
+    CHECK(beside.sum_rows_left() == 0);
+    ahead = cpu::Prefetcher({sums.data(), 64, 400, left}, left > 0 ? left / 2 : 1);
   }
-  cpu::Alongside nothing;
+  cpu::Alongside<Log> nothing;
   nothing.ask_for_sums(sums.data(), 100, 0);
   nothing.next();
   nothing.finish();
+  CHECK(nothing.sum_rows_left() == 0);
 }

@@ -92,27 +92,60 @@ TEST_CASE("sums at once and one half after the other have the same bits", "[amx_
   both_ways_agree<cpu::AmxTiles<cpu::HighPrecision>, 1>();
 }
 
-TEST_CASE("either way calls what happens beside it once a block", "[amx_tiles]") {
+TEST_CASE("either way goes on with what happens beside it once a term", "[amx_tiles]") {
   if (!cpu::amx::permitted()) return;
   using Tiles = cpu::AmxTiles<cpu::HighestPrecision>;
   std::mt19937 random(2);
   const cpu::amx::Session session;
+  const auto rows_of_a = random_values(Tiles::tile_m * 10 * Tiles::block, random);
+  std::vector<Tiles::Element> panel(static_cast<std::size_t>(Tiles::a_size(Tiles::tile_m, 10 * Tiles::block)));
+  std::vector<float> c(static_cast<std::size_t>(Tiles::tile_m * Tiles::tile_n)), sums(32 * 32);
   for (const Index blocks : {1, 2, 7}) {
     const Operands<Tiles, 3> operands(blocks, random);
-    std::vector<float> c(static_cast<std::size_t>(Tiles::tile_m * Tiles::tile_n));
+    const Index terms = Tiles::terms(blocks * Tiles::block, 3);
+    REQUIRE(terms == 6 * blocks);
     for (const auto& [halves, rows] : {std::pair{false, 32}, {false, 16}, {true, 32}, {true, 16}}) {
       CAPTURE(blocks, halves, rows);
-      Index calls = 0;
-      cpu::Prefetcher nothing;
-      // As many steps as there may be calls: one a call.
-      cpu::Alongside beside(
-          nothing, &calls, [](const void* work, Index) { ++*static_cast<Index*>(const_cast<void*>(work)); }, 100, 100);
+      cpu::Prefetcher ahead({sums.data(), 64, 64, 64}, 64);  // a line a call
+      const Tiles::Packing work(cpu::RowsOfA{rows_of_a.data(), 10 * Tiles::block}, 0, 0, 10 * Tiles::block,
+                                panel.data());
+      Tiles::Beside beside(ahead, work, terms);
       (halves ? Tiles::multiply_halves<3> : Tiles::multiply_at_once<3>)(operands.a.data(), operands.b.data(), blocks,
                                                                         rows, c.data(), Tiles::tile_n, nullptr, 0,
                                                                         &beside);
-      REQUIRE(calls == blocks);
+      REQUIRE(ahead.left() == 64 - terms);
     }
   }
+}
+
+TEST_CASE("panels packed step by step are those packed at once", "[amx_tiles]") {
+  std::mt19937 random(4);
+  const auto check = [&](auto tiles) {
+    using Tiles = decltype(tiles);
+    const Index stride = 300, m = 3, k = 5, n = 7;
+    const auto matrix = random_values(300 * stride, random);
+    for (const Index depth : {Tiles::block, 7 * Tiles::block}) {
+      REQUIRE(Tiles::in_steps(32, depth));
+      REQUIRE_FALSE(Tiles::in_steps(31, depth));
+      REQUIRE_FALSE(Tiles::in_steps(32, depth - 1));
+      std::vector<typename Tiles::Element> at_once(static_cast<std::size_t>(Tiles::a_size(Tiles::tile_m, depth))),
+          steps(at_once.size());
+      const auto in_steps = [&](typename Tiles::Packing work) {
+        REQUIRE(work.left() == depth);
+        while (work.left() > 0) work.step();
+      };
+      const cpu::RowsOfA a{matrix.data(), stride};
+      Tiles::pack_a(a, m, 32, k, depth, 32, at_once.data());
+      in_steps({a, m, k, depth, steps.data()});
+      REQUIRE(at_once == steps);
+      const cpu::PlainB<cpu::PlainRows<float>> b{{matrix.data(), stride}};
+      Tiles::pack_b(b, k, depth, n, 32, at_once.data());
+      in_steps({b, k, depth, n, steps.data()});
+      REQUIRE(at_once == steps);
+    }
+  };
+  check(cpu::AmxTiles<cpu::HighestPrecision>());
+  check(cpu::AmxTiles<cpu::HighPrecision>());
 }
 
 TEST_CASE("a product does not depend on looks at who uses the core", "[amx_tiles]") {

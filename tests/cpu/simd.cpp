@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "catch.hpp"
@@ -82,6 +83,17 @@ TEST_CASE("transpose", "[simd]") {
   simd::transpose(v);
   for (int i = 0; i < width; ++i) {
     for (int j = 0; j < width; ++j) REQUIRE(v[i][j] == static_cast<float>(100 * j + i));
+  }
+}
+
+TEST_CASE("a transpose of rows in memory", "[simd]") {
+  constexpr int stride = width + 3;
+  std::vector<float> memory(static_cast<std::size_t>(stride * width));
+  std::iota(memory.begin(), memory.end(), 0.0F);
+  simd::Floats v[width];
+  simd::load_transposed(memory.data(), stride, v);
+  for (int c = 0; c < width; ++c) {
+    for (int r = 0; r < width; ++r) REQUIRE(v[c][r] == static_cast<float>(r * stride + c));
   }
 }
 

@@ -9,7 +9,6 @@
 
 #include "xlstm/core/element.hpp"
 #include "xlstm/core/index.hpp"
-#include "xlstm/cpu/alongside.hpp"
 #include "xlstm/cpu/amx.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -84,9 +83,11 @@ struct AmxRoundedTiles {
 
   // ---- the product
 
+  struct Beside {};  ///< nothing
+
   /// As VectorTiles::Product.
   using Product = void (*)(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                           Index count_n, const float* initial, bool add, Alongside& beside);
+                           Index count_n, const float* initial, bool add, Beside& beside);
   static constexpr Product product(Index, Index) { return multiply; }
 
  private:
@@ -95,7 +96,7 @@ struct AmxRoundedTiles {
   static constexpr Index step = 2 * register_size;
 
   static void multiply(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                       Index count_n, const float* initial, bool add, Alongside&) {
+                       Index count_n, const float* initial, bool add, Beside&) {
     amx::multiply_inside(c, stride, count_m, count_n, initial, add,
                          [=](Index, float* to, Index to_stride, const float* begin, Index begin_stride) {
                            multiply_whole(a, b, ceil_div(depth, block), to, to_stride, begin, begin_stride);

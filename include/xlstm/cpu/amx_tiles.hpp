@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/alongside.hpp"
@@ -50,7 +51,6 @@ struct AmxTiles {
 
   static constexpr Index block = 32;           ///< k of one instruction
   static constexpr Index tile_size = 16 * 16;  ///< elements of a register
-  static constexpr Index step_columns = 256;   ///< of a step of packing: some 150 instructions (measured)
   static constexpr Index a_parts = Precision::bf16_parts;
   static constexpr Index a_step = a_parts * 2 * tile_size;  ///< a block of A
 
@@ -70,30 +70,25 @@ struct AmxTiles {
 
   /// Rows [m, m + count) and columns [k, k + depth) of A.
   static void pack_a(const RowsOfA& a, Index m, Index count, Index k, Index depth, Index, Element* panel) {
-    for (Index step = 0; step < steps(depth); ++step) pack_a_step(a, m, count, k, depth, panel, step);
-  }
-  /// The same in steps: up to step_columns columns of a row each.
-  static constexpr Index steps(Index depth) { return tile_m * ceil_div(depth, step_columns); }
-  static void pack_a_step(const RowsOfA& a, Index m, Index count, Index k, Index depth, Element* panel, Index step) {
-    const Index i = step % tile_m, first = step / tile_m * step_columns, last = std::min(depth, first + step_columns);
-    Element* to = panel + first / block * a_step + i / 16 * tile_size + i % 16 * 16;
-    const auto row = PlainRows<float>{a.data, a.stride}.row(m + std::min(i, count - 1));
-    for (Index d = first; d < last; d += block, to += a_step) {
-      split<a_parts>(i < count ? load_block(row, k + d, depth - d) : Block{},
-                     [&](Index p, Pairs pairs) { store(to + 2 * p * tile_size, pairs); });
+    for (Index i = 0; i < tile_m; ++i) {
+      const auto row = PlainRows<float>{a.data, a.stride}.row(m + std::min(i, count - 1));
+      Element* to = panel + i * 16;
+      for (Index d = 0; d < depth; d += block, to += a_step) {
+        split<a_parts>(i < count ? load_block(row, k + d, depth - d) : Block{},
+                       [&](Index p, Pairs pairs) { store(to + 2 * p * tile_size, pairs); });
+      }
     }
   }
   static void pack_a(const ColumnsOfA& a, Index m, Index count, Index k, Index depth, Index, Element* panel) {
     const PlainRows<float> rows{a.data, a.stride};
     for (Index d = 0; d < depth; d += block, panel += a_step) {
-      Pairs part[2 * a_parts][16];
-      for (Index i = 0; i < 16; ++i) {
-        for (Index half = 0; half < 2; ++half) {
-          split<a_parts>(load_two(rows, k + d + i, depth - d - i, m + 16 * half, count - 16 * half),
-                         [&](Index p, Pairs pairs) { part[2 * p + half][i] = pairs; });
-        }
+      for (Index first = 0; first < tile_m; first += 16) {
+        const Index columns = std::min<Index>(16, count - first);
+        simd::Floats x[32];
+        load_columns(rows, k + d, std::min<Index>(16, depth - d), m + first, columns, x);
+        load_columns(rows, k + d + 16, std::min<Index>(16, depth - d - 16), m + first, columns, x + 16);
+        split_rows<a_parts>(x, panel + first * 16);
       }
-      for (Index t = 0; t < 2 * a_parts; ++t) store_transposed(panel + t * tile_size, part[t]);
     }
   }
 
@@ -104,13 +99,11 @@ struct AmxTiles {
     for (Index first = 0; first < round_up(count, tile_n); first += 16) {
       Element* to = panels + first / tile_n * b_size(depth, parts) + first % tile_n / 16 * tile_size;
       for (Index d = 0; d < depth; d += block, to += step) {
-        Pairs part[parts][16];
-#pragma GCC unroll 4
-        for (Index i = 0; i < 16; ++i) {
-          split<parts>(first + i < count ? load_block(b.rows.row(n + first + i), k + d, depth - d) : Block{},
-                       [&](Index p, Pairs pairs) { part[p][i] = pairs; });
-        }
-        for (Index p = 0; p < parts; ++p) store_transposed(to + 2 * p * tile_size, part[p]);
+        const Index columns = std::min<Index>(16, count - first);
+        simd::Floats x[32];
+        load_columns(b.rows, n + first, columns, k + d, std::min<Index>(16, depth - d), x);
+        load_columns(b.rows, n + first, columns, k + d + 16, std::min<Index>(16, depth - d - 16), x + 16);
+        split_rows<parts>(x, to);
       }
     }
   }
@@ -127,12 +120,67 @@ struct AmxTiles {
       }
     }
   }
+  /// A panel of A, or of floats of B, as the work of Alongside. A step is a row of a register of each part.
+  class Packing {
+   public:
+    Packing() = default;
+    /// Rows [m, m + 32) of A; the depth is a multiple of 32.
+    Packing(const RowsOfA& a, Index m, Index k, Index depth, Element* panel)
+        : Packing(a.data + m * a.stride + k, a.stride, 16, depth, panel, a_step) {
+      skip_[1] = block - 32 * a.stride;
+    }
+    /// Columns [n, n + 32) of B; the depth is a multiple of 32.
+    Packing(const PlainB<PlainRows<float>>& b, Index k, Index depth, Index n, Element* panel)
+        : Packing(b.rows.row(k).data + n, b.rows.stride, 16 * b.rows.stride, depth, panel, b_step<a_parts>) {
+      skip_[0] = 16 - second_;
+      skip_[1] = second_ - 16;
+    }
+    Index left() const { return left_; }
+    [[gnu::always_inline]] void step() {
+      split<a_parts>(Block{simd::load(from_), simd::load(from_ + second_)},
+                     [&](Index p, Pairs pairs) { store(to_ + 2 * p * tile_size, pairs); });
+      from_ += stride_;
+      to_ += 16;
+      --left_;
+      if (left_ % 16 != 0) return;
+      const bool end = left_ % 32 == 0;
+      from_ += skip_[end ? 1 : 0];
+      if (end) to_ += to_next_;
+    }
+
+   private:
+    Packing(const float* from, Index stride, Index second, Index depth, Element* panel, Index step)
+        : from_(from),
+          stride_(stride),
+          second_(second),
+          to_(panel),
+          to_next_(step - 2 * tile_size),
+          left_(depth / block * 32) {}
+
+    const float* from_ = nullptr;
+    Index stride_ = 0;
+    Index second_ = 0;    ///< where the second elements of pairs begin
+    Index skip_[2] = {};  ///< after a register, and after a block
+    Element* to_ = nullptr;
+    Index to_next_ = 0;  ///< after a block
+    Index left_ = 0;
+  };
+  /// Whether a panel of so many rows or columns can be packed step by step.
+  static constexpr bool in_steps(Index count, Index depth) { return count >= 32 && depth % block == 0; }
 
   // ---- the product
 
+  using Beside = Alongside<Packing>;
+
+  /// Products of one part of A and one of B, over so much of the summation.
+  static constexpr Index terms(Index depth, Index parts) {
+    const Index of_a_block = a_parts == 2 ? (parts == 2 ? 3 : 2) : parts == 3 ? 6 : parts == 2 ? 5 : 3;
+    return ceil_div(depth, block) * of_a_block;
+  }
+
   /// As VectorTiles::Product.
   using Product = void (*)(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                           Index count_n, const float* initial, bool add, Alongside& beside);
+                           Index count_n, const float* initial, bool add, Beside& beside);
 
   static constexpr Product product(Index, Index parts) {
     if constexpr (a_parts == 3) {
@@ -142,12 +190,12 @@ struct AmxTiles {
   }
 
   /// c = begin + a·b, of `blocks` blocks, 32 × 32 (or, with rows ≤ 16, of them the first 16 rows); `begin` is null for
-  /// zeros. `beside`, if any, is called once a block. In one of two ways, which give the same bits: all sums at once,
-  /// with few loads, or half of the rows after the other, with few registers. `asks_for_b`: B goes on after the last
-  /// block, and may be far from this core, unlike A, which meets all of it.
+  /// zeros. `beside`, if any, goes on once a term. In one of two ways, which give the same bits: all
+  /// sums at once, with few loads, or half of the rows after the other, with few registers. `asks_for_b`: B goes on
+  /// after the last block, and may be far from this core, unlike A, which meets all of it.
   template <Index Parts, bool asks_for_b = false>
   static void multiply_whole(const Element* a, const Element* b, Index blocks, Index rows, float* c, Index stride,
-                             const float* begin, Index begin_stride, Alongside* beside = nullptr) {
+                             const float* begin, Index begin_stride, Beside* beside = nullptr) {
     amx::core_seems_shared()
         ? multiply_halves<Parts>(a, b, blocks, rows, c, stride, begin, begin_stride, beside)
         : multiply_at_once<Parts, asks_for_b>(a, b, blocks, rows, c, stride, begin, begin_stride, beside);
@@ -157,12 +205,11 @@ struct AmxTiles {
   /// part of the next block is asked for, if that is.
   template <Index Parts, bool asks_for_b = false>
   static void multiply_at_once(const Element* a, const Element* b, Index blocks, Index rows, float* c, Index stride,
-                               const float* begin, Index begin_stride, Alongside* beside = nullptr) {
+                               const float* begin, Index begin_stride, Beside* beside = nullptr) {
     const bool lower = rows > 16;
     amx::memory_fence();
     amx::begin_sums(begin, begin_stride);
     for (Index i = 0; i < blocks; ++i, a += a_step, b += b_step<Parts>) {
-      if (beside != nullptr) beside->next();
       add_terms<Parts>(
           [&](Index part) {
             _tile_loadd(4, a + 2 * part * tile_size, row_bytes);
@@ -180,9 +227,11 @@ struct AmxTiles {
           [&] {
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
-            if (!lower) return;
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
+            if (lower) {
+              _tile_dpbf16ps(2, 5, 6);
+              _tile_dpbf16ps(3, 5, 7);
+            }
+            if (beside != nullptr) beside->next_called();
           });
     }
     amx::store_sums(c, stride, lower);
@@ -192,7 +241,7 @@ struct AmxTiles {
   /// Registers 0 and 1 are the sums, 2 holds a part of A, 3 and 4 one of B. The others are made free: zeros take none.
   template <Index Parts>
   static void multiply_halves(const Element* a, const Element* b, Index blocks, Index rows, float* c, Index stride,
-                              const float* begin, Index begin_stride, Alongside* beside = nullptr) {
+                              const float* begin, Index begin_stride, Beside* beside = nullptr) {
     for (Index half = 0; half < (rows > 16 ? 2 : 1); ++half) {
       amx::memory_fence();
       _tile_zero(5);
@@ -201,15 +250,16 @@ struct AmxTiles {
       amx::begin_half_of_sums(begin != nullptr ? begin + 16 * half * begin_stride : nullptr, begin_stride);
       const Element *from_a = a + half * tile_size, *from_b = b;
       for (Index i = 0; i < blocks; ++i, from_a += a_step, from_b += b_step<Parts>) {
-        if (beside != nullptr && (rows <= 16 || i % 2 == half)) beside->next();
+        const bool goes_on = beside != nullptr && (rows <= 16 || i % 2 == half);
         add_terms<Parts>([&](Index part) { _tile_loadd(2, from_a + 2 * part * tile_size, row_bytes); },
                          [&](Index part) {
                            _tile_loadd(3, from_b + 2 * part * tile_size, row_bytes);
                            _tile_loadd(4, from_b + (2 * part + 1) * tile_size, row_bytes);
                          },
-                         [] {
+                         [&] {
                            _tile_dpbf16ps(0, 2, 3);
                            _tile_dpbf16ps(1, 2, 4);
+                           if (goes_on) beside->next();
                          });
       }
       amx::store_half_of_sums(c + 16 * half * stride, stride);
@@ -300,16 +350,34 @@ struct AmxTiles {
     }
   }
   static void store(Element* to, Pairs x) { std::memcpy(to, &x, sizeof x); }
-  static void store_transposed(Element* to, const Pairs (&rows)[16]) {
-    simd::Floats v[16];
-    std::memcpy(v, rows, sizeof v);
-    simd::transpose(v);
-    std::memcpy(to, v, sizeof v);
+  /// x[c] becomes column `column` + c of rows r, …, r + 15, of which `rows_left` and `left` are inside the matrix.
+  template <class Rows>
+  static void load_columns(const Rows& rows, Index r, Index rows_left, Index column, Index left, simd::Floats* x) {
+    if constexpr (std::is_same_v<Rows, PlainRows<float>>) {
+      if (rows_left >= 16 && left >= 16) {
+        return simd::load_transposed(rows.data + r * rows.stride + column, rows.stride, x);
+      }
+    }
+#pragma GCC unroll 4
+    for (Index i = 0; i < 16; ++i) {
+      x[i] = i >= rows_left || left <= 0 ? simd::zero()
+             : left >= 16                ? rows.row(r + i).load(column)
+                                         : rows.row(r + i).load_partial(column, left);
+    }
+    simd::transpose(x);
+  }
+  /// The 16 rows of a register of each part: elements i of x and i + 16.
+  template <Index Parts>
+  static void split_rows(const simd::Floats* x, Element* to) {
+    for (Index i = 0; i < 16; ++i) {
+      split<Parts>(Block{x[i], x[i + 16]},
+                   [&](Index p, Pairs pairs) { store(to + 2 * p * tile_size + i * 16, pairs); });
+    }
   }
 
   template <Index Parts>
   static void multiply(const Element* a, const Element* b, Index depth, float* c, Index stride, Index count_m,
-                       Index count_n, const float* initial, bool add, Alongside& beside) {
+                       Index count_n, const float* initial, bool add, Beside& beside) {
     amx::multiply_inside(c, stride, count_m, count_n, initial, add,
                          [&](Index rows, float* to, Index to_stride, const float* begin, Index begin_stride) {
                            // Asking was measured for floats alone.

@@ -23,6 +23,7 @@
 #include "xlstm/cpu/matrix_product.hpp"
 #include "xlstm/cpu/row_products.hpp"
 #include "xlstm/cpu/storage.hpp"
+#include "xlstm/cpu/weight_gradients.hpp"
 
 namespace xlstm::cpu {
 
@@ -254,13 +255,10 @@ template <class Precision = HighestPrecision, Executor Exec>
 void linear_backward_weight(Exec& exec, Arena& arena, MatrixView<const float> dy, MatrixView<const float> x,
                             float* dweight, float* dbias) {
   assert(dy.rows() == x.rows());
-  const Index out = dy.cols();
-  const Index in = x.cols();
   if (dy.rows() == 0) return;
-  using Task = ProductTask<PlainB<PlainRows<float>>>;
-  const Task task{{{x.data(), x.stride()}}, in, nullptr, MatrixView<float>(dweight, out, in), true};
-  matrix_products<Precision>(exec, arena, ColumnsOfA{dy.data(), dy.stride()}, out, dy.rows(),
-                             std::span<const Task>(&task, 1));
+  const WeightGradientTask task{dy, dweight};
+  weight_gradients<Precision>(exec, arena, x, std::span<const WeightGradientTask>(&task, 1),
+                              [&](const Tasks& parts) { exec.parallel_for(parts.count(), parts); });
   detail::add_sum_of_rows(exec, dy, dbias);
 }
 
@@ -273,8 +271,8 @@ struct LinearBackwardTask {
   float* dbias;
 };
 
-/// dx = Σ_t dy_t W_t; for each task dW_t += dy_tᵀ x and dbias_t += Σ_rows dy_t: x and dx (rows, in). Rows of x are
-/// packed once for all.
+/// dx = Σ_t dy_t W_t; for each task dW_t += dy_tᵀ x and dbias_t += Σ_rows dy_t: x and dx (rows, in). dx is written
+/// while x and all dy are read.
 template <class Precision = HighestPrecision, class W, Executor Exec>
 void linear_backward(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const LinearBackwardTask<W>> tasks,
                      MatrixView<float> dx) {
@@ -287,21 +285,21 @@ void linear_backward(Exec& exec, Arena& arena, MatrixView<const float> x, std::s
     return;
   }
   const ArenaScope scope(arena);
-  using InputProduct = Product<RowsOfA, PlainB<PlainRows<W>>>;
-  using WeightProduct = Product<ColumnsOfA, PlainB<PlainRows<float>>>;
-  InputProduct* const inputs = arena.allocate<InputProduct>(static_cast<Index>(tasks.size()));
-  WeightProduct* const weights = arena.allocate<WeightProduct>(static_cast<Index>(tasks.size()));
+  using InputProduct = Product<PlainB<PlainRows<W>>>;
+  const auto count = static_cast<Index>(tasks.size());
+  InputProduct* const inputs = arena.allocate<InputProduct>(count);
+  WeightGradientTask* const weights = arena.allocate<WeightGradientTask>(count);
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     const auto& [dy, weight, dweight, dbias] = tasks[i];
     assert(dy.rows() == x.rows());
-    const Index out = dy.cols();
-    inputs[i] = {{dy.data(), dy.stride()}, dy.rows(), out, {{{weight, in}}, in, nullptr, dx, i > 0}};
-    weights[i] = {
-        {dy.data(), dy.stride()}, out, dy.rows(), {{{x.data(), x.stride()}}, in, nullptr, {dweight, out, in}, true}};
+    inputs[i] = {{dy.data(), dy.stride()}, dy.rows(), dy.cols(), {{{weight, in}}, in, nullptr, dx, i > 0}};
+    weights[i] = {dy, dweight};
     detail::add_sum_of_rows(exec, dy, dbias);
   }
-  matrix_products<Precision>(exec, arena, std::span<const WeightProduct>(weights, tasks.size()));
-  matrix_products<Precision>(exec, arena, std::span<const InputProduct>(inputs, tasks.size()));
+  weight_gradients<Precision>(
+      exec, arena, x, std::span<const WeightGradientTask>(weights, tasks.size()), [&](const Tasks& parts) {
+        matrix_products<Precision>(exec, arena, std::span<const InputProduct>(inputs, tasks.size()), parts);
+      });
 }
 
 }  // namespace xlstm::cpu

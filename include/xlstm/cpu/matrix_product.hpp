@@ -4,14 +4,12 @@
 // with stride one; a tile of C stays in registers over one block of the summation. The tile is VectorTiles, or AmxTiles
 // where the machine has them; tiled_products.hpp divides the work.
 // Every element of C is one chain of multiply-adds in the order of k, cut at multiples of `block_k`: the bits do
-// not depend on the number of threads, nor on which rows and columns are computed together. (Where A is read by
-// columns, for the gradient of a weight over many rows, it is a sum of such chains; that depends on the shape alone.)
+// not depend on the number of threads, nor on which rows and columns are computed together.
 #pragma once
 
 #include <algorithm>
 #include <new>
 #include <span>
-#include <type_traits>
 
 #include "xlstm/core/arena.hpp"
 #include "xlstm/core/executor.hpp"
@@ -38,54 +36,49 @@ void matrix_products(Exec& exec, Arena& arena, const A& a, Index m, Index depth,
 }
 
 /// One of several products that are made in turn.
-template <class A, class B>
+template <class B>
 struct Product {
-  A a;
+  RowsOfA a;
   Index m, depth;
   ProductTask<B> task;
 };
 
 namespace detail {
 
-/// Whether all could be made in one go, which is done then.
-template <class Tiles, class A, class B, Executor Exec>
-bool together(Exec& exec, Arena& arena, std::span<const Product<A, B>> products) {
-  using Tiled = TiledProducts<Tiles, A, B, Exec>;
+/// Whether all could be made in one go, which is done then, beside the other tasks.
+template <class Tiles, class B, Executor Exec>
+bool together(Exec& exec, Arena& arena, std::span<const Product<B>> products, const Tasks& meanwhile) {
+  using Tiled = TiledProducts<Tiles, RowsOfA, B, Exec>;
   const ArenaScope scope(arena);
   Tiled* const tiled = arena.allocate<Tiled>(static_cast<Index>(products.size()));
   for (std::size_t i = 0; i < products.size(); ++i) {
-    const Product<A, B>& p = products[i];
+    const Product<B>& p = products[i];
     new (&tiled[i]) Tiled(exec, arena, p.a, p.m, p.depth, std::span<const ProductTask<B>>(&p.task, 1));
   }
   const std::span<Tiled> all(tiled, products.size());
-  if constexpr (std::is_same_v<A, ColumnsOfA>) {
-    if (!Tiled::divides_depth(all)) return false;
-    Tiled::by_depth(all);
-  } else {
-    if (!Tiled::divides_rows(all)) return false;
-    Tiled::by_rows(all);
-  }
+  if (!Tiled::divides_rows(all)) return false;
+  Tiled::by_rows(all, meanwhile);
   return true;
 }
 
 }  // namespace detail
 
-/// Products in turn. Where A are rows, all C have as many rows, and may be the same matrix; where A are columns, all B
-/// are the same.
-template <class Precision = HighestPrecision, class A, class B, Executor Exec>
-void matrix_products(Exec& exec, Arena& arena, std::span<const Product<A, B>> products) {
-  if (products.empty()) return;
+/// Products in turn, whose C have as many rows, and may be the same matrix; and, in any order, other tasks that do not
+/// touch what the products write.
+template <class Precision = HighestPrecision, class B, Executor Exec>
+void matrix_products(Exec& exec, Arena& arena, std::span<const Product<B>> products, const Tasks& meanwhile = {}) {
+  const auto made_together = [&](std::span<const Product<B>> some, const Tasks& others) {
 #if defined(XLSTM_SIMD_AMX)
-  const auto least = [](const auto& p, const auto& q) { return p.m < q.m; };
-  const Index most_rows = std::max_element(products.begin(), products.end(), least)->m;
-  if (most_rows >= AmxTiles<Precision>::least_rows && amx::permitted()) {
-    if (detail::together<AmxTiles<Precision>>(exec, arena, products)) return;
-  } else
+    if (!some.empty() && some[0].m >= AmxTiles<Precision>::least_rows && amx::permitted()) {
+      return detail::together<AmxTiles<Precision>>(exec, arena, some, others);
+    }
 #endif
-      if (detail::together<VectorTiles>(exec, arena, products)) {
-    return;
-  }
-  for (const Product<A, B>& p : products) {
+    return !some.empty() && detail::together<VectorTiles>(exec, arena, some, others);
+  };
+  if (made_together(products, meanwhile)) return;
+  const bool first_together = made_together(products.first(std::min<std::size_t>(1, products.size())), meanwhile);
+  if (!first_together) exec.parallel_for(meanwhile.count(), meanwhile);
+  for (const Product<B>& p : products.subspan(first_together ? 1 : 0)) {
     matrix_products<Precision>(exec, arena, p.a, p.m, p.depth, std::span<const ProductTask<B>>(&p.task, 1));
   }
 }

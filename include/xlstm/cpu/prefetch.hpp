@@ -19,43 +19,39 @@ struct MemoryRows {
   Index lines() const { return rows * ceil_div(row_bytes, Index{64}); }
 };
 
-/// Asks for rectangles line by line, in the order of memory, spread evenly over a number of calls. Asking changes no
-/// result, and may be too much or too little.
+/// Asks for a rectangle line by line, in the order of memory, spread evenly over a number of calls: a core waits for a
+/// few lines at a time only, and needs some of those for what it reads meanwhile. Asking changes no result, and may be
+/// too much or too little.
 class Prefetcher {
  public:
   /// Nothing to ask for.
   Prefetcher() = default;
-  /// For `first` and then `second` within `calls` calls of next(), or as much of them as those may ask for.
-  Prefetcher(const MemoryRows& first, const MemoryRows& second, Index calls)
-      : now_(first),
-        then_(second),
-        lines_(std::min(most_lines, ceil_div(first.lines() + second.lines(), std::max<Index>(calls, 1)))) {}
+  /// For all of it within `calls` calls of next(), or as much as those may ask for.
+  Prefetcher(const MemoryRows& memory, Index calls)
+      : memory_(memory), calls_(std::max<Index>(calls, 1)), lines_(std::min(memory.lines(), most_lines * calls_)) {}
 
   /// Lines that have not been asked for.
-  Index left() const { return now_.lines() + then_.lines() - column_ / 64; }
+  Index left() const { return memory_.lines() - column_ / 64; }
 
   void next() {
-    for (Index i = 0; i < lines_; ++i) {
-      if (now_.rows == 0) {
-        if (then_.rows == 0) return;
-        now_ = then_;
-        then_ = {};
-      }
-      __builtin_prefetch(static_cast<const std::uint8_t*>(now_.data) + column_, 0, 2);
+    for (due_ += lines_; due_ >= calls_; due_ -= calls_) {
+      if (memory_.rows == 0) return;
+      __builtin_prefetch(static_cast<const std::uint8_t*>(memory_.data) + column_, 0, 2);
       column_ += 64;
-      if (column_ < now_.row_bytes) continue;
+      if (column_ < memory_.row_bytes) continue;
       column_ = 0;
-      now_.data = static_cast<const std::uint8_t*>(now_.data) + now_.stride;
-      --now_.rows;
+      memory_.data = static_cast<const std::uint8_t*>(memory_.data) + memory_.stride;
+      --memory_.rows;
     }
   }
 
  private:
-  static constexpr Index most_lines = 16;  ///< of a call; more would keep products waiting
+  static constexpr Index most_lines = 4;  ///< of a call; more would keep products waiting
 
-  MemoryRows now_, then_;
+  MemoryRows memory_;
+  Index calls_ = 1, lines_ = 0;
+  Index due_ = 0;  ///< lines by now, times calls_, less those asked for
   Index column_ = 0;
-  Index lines_ = 0;  ///< a call
 };
 
 namespace detail {

@@ -273,6 +273,12 @@ inline void transpose_step(Floats* v) {
     transpose_step<Step / 2, Count>(v);
   }
 }
+/// Of each four lanes numbers First and First + 1: of a, of b, of a, of b.
+template <int First, std::size_t... Lane>
+inline Floats unpack(Floats a, Floats b, std::index_sequence<Lane...>) {
+  return lanes<(static_cast<int>(Lane) / 4 * 4 + First + static_cast<int>(Lane) % 4 / 2 +
+                (Lane % 2 != 0 ? width : 0))...>(a, b);
+}
 template <int Step, std::size_t... Lane>
 inline Floats rotate(Floats v, std::index_sequence<Lane...>) {
   return lanes<(static_cast<int>(Lane) ^ Step)...>(v, v);
@@ -314,7 +320,38 @@ inline void split_pairs(Floats a, Floats b, Floats& even, Floats& odd) {
 /// Transposes the width × width matrix whose rows are v[0], …, v[width − 1].
 inline void transpose(Floats* v) { detail::transpose_step<width / 2>(v); }
 
-/// The first width / 2 columns of that matrix: v[c] becomes column c. The other vectors are lost.
+/// v[c] becomes column c of the width × width matrix whose rows begin at `from` and lie `stride` floats apart.
+inline void load_transposed(const float* from, Index stride, Floats* v) {
+#if defined(XLSTM_SIMD_AVX512)
+  // A load may put four floats anywhere into a vector on its way: half of the shuffles of transpose().
+  for (int c = 0; c < width; c += 4) {
+    __m512 rows[4];  // rows r, r + 4, r + 8 and r + 12
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+      const auto four = [&](Index row) { return _mm_loadu_ps(from + row * stride + c); };
+      rows[r] = _mm512_castps128_ps512(four(r));
+      rows[r] = _mm512_insertf32x4(rows[r], four(r + 4), 1);
+      rows[r] = _mm512_insertf32x4(rows[r], four(r + 8), 2);
+      rows[r] = _mm512_insertf32x4(rows[r], four(r + 12), 3);
+    }
+    const auto as_floats = [&](int r) { return reinterpret_cast<Floats>(rows[r]); };
+    constexpr auto quarters = std::make_index_sequence<width>();
+    const Floats low = detail::unpack<0>(as_floats(0), as_floats(2), quarters),
+                 low2 = detail::unpack<0>(as_floats(1), as_floats(3), quarters),
+                 high = detail::unpack<2>(as_floats(0), as_floats(2), quarters),
+                 high2 = detail::unpack<2>(as_floats(1), as_floats(3), quarters);
+    v[c] = detail::unpack<0>(low, low2, quarters);
+    v[c + 1] = detail::unpack<2>(low, low2, quarters);
+    v[c + 2] = detail::unpack<0>(high, high2, quarters);
+    v[c + 3] = detail::unpack<2>(high, high2, quarters);
+  }
+#else
+  for (int i = 0; i < width; ++i) v[i] = load(from + i * stride);
+  transpose(v);
+#endif
+}
+
+/// The first width / 2 columns of the matrix whose rows are v: v[c] becomes column c. The other vectors are lost.
 template <std::size_t... Lane>
 inline void transpose_first_half(Floats* v, std::index_sequence<Lane...>) {
   constexpr int half = width / 2;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the work of a blocked product (matrix_product.hpp) is divided, whatever its tiles: what is packed when, and what
-// each thread does. By columns, where threads share the packed A; by rows, where each thread has all of B; by depth,
-// where the sums are long and C is small.
+// each thread does. By columns, where threads share the packed A; by rows, where each thread has all of B.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +13,6 @@
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/index.hpp"
 #include "xlstm/core/view.hpp"
-#include "xlstm/cpu/alongside.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
 #include "xlstm/cpu/prefetch.hpp"
 
@@ -57,9 +55,6 @@ class TiledProducts {
   void run() {
     if (columns_ == 0) return;
     const std::span<TiledProducts> alone(this, 1);
-    if constexpr (std::is_same_v<A, ColumnsOfA>) {
-      if (divides_depth(alone)) return by_depth(alone);
-    }
     if (divides_rows(alone)) {
       if (tasks_.size() == 1 || packed_b_bytes(alone) <= most_together_bytes) return by_rows(alone);
       for (std::size_t i = 0; i < tasks_.size(); ++i) {
@@ -70,12 +65,6 @@ class TiledProducts {
     by_columns(exec_.size());
   }
 
-  /// Whether sums of so many terms are worth cutting.
-  static bool divides_depth(std::span<const TiledProducts> products) {
-    return std::all_of(products.begin(), products.end(), [](const TiledProducts& p) {
-      return p.tasks_.size() == 1 && p.depth_ >= 2 * part_depth && p.m_ * p.tasks_[0].n <= largest_of_parts;
-    });
-  }
   /// Whether there are enough rows, and all B's fit: each thread has rows of its own then, which it finds in its
   /// caches, and leaves there. What one product alone may need, several together may not.
   static bool divides_rows(std::span<const TiledProducts> products) {
@@ -84,72 +73,10 @@ class TiledProducts {
     return packed_b_bytes(products) <= (products.size() == 1 ? most_b_bytes : most_together_bytes);
   }
 
-  /// The summation in parts, each of which one thread makes, and then the sum of those: for the gradients of weights,
-  /// which are small beside what they are summed over. Several products have the same B, which is packed once.
-  static void by_depth(std::span<TiledProducts> products) {
-    TiledProducts& any = products[0];
-    const ArenaScope scope(any.arena_);
-    const Index depth = any.depth_, parts = depth / part_depth, threads = any.exec_.size();
-    const Slices slices = any.cut(1);
-    // A slice of B stays for all of A; several are packed again for each block of A.
-    const Index at_once = slices.count == 1 ? Tiles::task_m : 2 * Tiles::task_m;
-    Index a_each = 0;
-    for (TiledProducts& p : products) {
-      a_each = std::max(a_each, p.a_size(at_once, Tiles::block_k));
-      p.sums_ = any.arena_.template allocate<float>((parts - 1) * p.m_ * p.tasks_[0].n);
-    }
-    const Index b_each = any.b_size(slices);
-    PackedA* const packed_a = any.packed_a_of_threads(a_each);
-    Element* const packed_b = any.arena_.template allocate<Element>(threads * b_each);
-    any.exec_.parallel_for(parts, [&](Index part, int thread) {
-      [[maybe_unused]] const typename Tiles::Session session;
-      PackedA& my_a = packed_a[thread];
-      Element* const my_b = packed_b + thread * b_each;
-      const auto pack_slice = [&](const Slice& slice, Index k, Index last_k) {
-        for (Index j = 0; j < slice.count; ++j) any.pack_tile(slice, j, k, last_k, my_b);
-      };
-      const Index first = part * part_depth;
-      const Index last = part + 1 < parts ? first + part_depth : depth;
-      for (Index k = first; k < last; k += Tiles::block_k) {
-        const Index last_k = std::min(last, k + Tiles::block_k);
-        const Index next_k = std::min(last, last_k + Tiles::block_k);
-        if (slices.count == 1) pack_slice(slices.list[0], k, last_k);
-        for (std::size_t i = 0; i < products.size(); ++i) {
-          const TiledProducts& p = products[i];
-          const ProductTask<B> task = p.part_of_sum(part);
-          for (Index m = 0; m < p.m_; m += at_once) {
-            // What is packed next: other columns of A, or the next block of the summation.
-            const Stage stage = p.stage(m, at_once, k, last_k),
-                        next = m + at_once < p.m_        ? p.stage(m + at_once, at_once, k, last_k)
-                               : i + 1 < products.size() ? products[i + 1].stage(0, at_once, k, last_k)
-                                                         : any.stage(0, at_once, last_k, next_k);
-            const bool new_b = next.product != nullptr && next.block.begin > k;
-            Prefetcher ahead = p.prefetcher(stage, next, new_b ? any.memory_of_b(last_k, next_k) : MemoryRows{});
-            p.begin(stage, my_a);
-            for (Index s = 0; s < slices.count; ++s) {
-              if (slices.count > 1) pack_slice(slices.list[s], k, last_k);
-              p.multiply_packed(task, first, stage.block, slices, s, my_a, my_b, next, ahead);
-            }
-          }
-        }
-      }
-    });
-    for (const TiledProducts& p : products) {
-      any.exec_.parallel_for(ceil_div(p.m_, Tiles::tile_m), [&](Index tile, int) {
-        for (Index part = 1; part < parts; ++part) {
-          const ProductTask<B> from = p.part_of_sum(part), to = p.tasks_[0];
-          for (Index r = tile * Tiles::tile_m; r < std::min(p.m_, (tile + 1) * Tiles::tile_m); ++r) {
-            for (Index n = 0; n < to.n; ++n) to.c.row(r)[n] += from.c.row(r)[n];
-          }
-        }
-      });
-    }
-  }
-
   /// Threads divide the rows, and each packs all of B for itself: what another core has packed would have to come from
   /// that core's cache, which takes longer. Several products have the same number of rows; a thread makes all of them
-  /// for some rows before it goes on.
-  static void by_rows(std::span<TiledProducts> products) {
+  /// for some rows before it goes on. `meanwhile`: other tasks, done in the same go.
+  static void by_rows(std::span<TiledProducts> products, const Tasks& meanwhile = {}) {
     TiledProducts& any = products[0];
     const ArenaScope scope(any.arena_);
     constexpr Index rows = Tiles::task_m;
@@ -165,7 +92,7 @@ class TiledProducts {
     for (int thread = 0; thread < any.exec_.size(); ++thread) {
       new (&packed_b[thread]) PackedB{any.arena_.template allocate<Element>(b_each)};
     }
-    any.exec_.parallel_for(ceil_div(any.m_, rows), [&](Index task, int thread) {
+    const auto some_rows = [&](Index task, int thread) {
       [[maybe_unused]] const typename Tiles::Session session;
       PackedB& my_b = packed_b[thread];
       if (!std::exchange(my_b.packed, true)) {
@@ -178,7 +105,8 @@ class TiledProducts {
         products[i].multiply_rows(task * rows, rows, packed_a[thread], my_b.panels + products[i].first_of_b_,
                                   next.stage((last ? task + 1 : task) * rows, rows, 0, next.depth_at_once()));
       }
-    });
+    };
+    parallel_for_both(any.exec_, meanwhile, Tasks(ceil_div(any.m_, rows), some_rows));
   }
 
  private:
@@ -187,8 +115,6 @@ class TiledProducts {
   static constexpr bool packs_alongside = Tiles::packs_alongside && std::is_same_v<A, RowsOfA>;
   static constexpr Index most_b_bytes = Index{4} << 20;         ///< of B's panels, which each thread has (measured)
   static constexpr Index most_together_bytes = Index{3} << 19;  ///< of several B's, which stay in a 2 MiB cache then
-  static constexpr Index part_depth = 1024;                     ///< of the summation, where it is cut into parts
-  static constexpr Index largest_of_parts = Index{1} << 19;     ///< elements of a C for which that pays
   /// Columns of one task: tiles [first, first + count).
   struct Slice {
     Index task, first, count;
@@ -315,22 +241,15 @@ class TiledProducts {
     }
   }
 
-  /// Panel p of a block that is packed alongside, as the work of Alongside.
-  struct PanelSteps {
-    RowsOfA a{};
-    Index m = 0, count = 0, k = 0, depth = 0;
-    Element* panel = nullptr;
-
-    Index steps() const { return panel != nullptr ? Tiles::steps(depth) : 0; }
-    static void step(const void* work, Index step) {
-      const auto& [a, m, count, k, depth, panel] = *static_cast<const PanelSteps*>(work);
-      Tiles::pack_a_step(a, m, count, k, depth, panel, step);
+  /// Panel p of a block as work alongside; or it is packed at once, where that is not possible.
+  auto packing(const Block& block, Index p, Element* panel) const {
+    const Index first = p * block.height, count = std::min(block.height, block.rows - first),
+                depth = block.end - block.begin;
+    if (Tiles::in_steps(count, depth)) {
+      return typename Tiles::Packing(a_, block.first + first, block.begin, depth, panel);
     }
-  };
-  PanelSteps panel_steps(const Block& block, Index p, Element* panel) const {
-    const Index first = p * block.height;
-    return {a_,          block.first + first,     std::min(block.height, block.rows - first),
-            block.begin, block.end - block.begin, panel};
+    Tiles::pack_a(a_, block.first + first, count, block.begin, depth, block.height, panel);
+    return typename Tiles::Packing();
   }
 
   /// Before a block's first product: packs of A what products do not pack alongside.
@@ -347,10 +266,10 @@ class TiledProducts {
     }
   }
 
-  /// The slice's columns of panel p, over one block of the summation, [k, k + d). `first_k`: where the task's sums
-  /// begin.
-  static void multiply_panel(const ProductTask<B>& task, Index first_k, const Block& block, Index p, Index k, Index d,
-                             const Slice& slice, const PackedA& packed_a, const Element* packed_b, Alongside& beside) {
+  /// The slice's columns of panel p, over one block of the summation, [k, k + d).
+  static void multiply_panel(const ProductTask<B>& task, const Block& block, Index p, Index k, Index d,
+                             const Slice& slice, const PackedA& packed_a, const Element* packed_b,
+                             typename Tiles::Beside& beside) {
     const auto product = Tiles::product(block.height, Tiles::parts(task.b));
     const Index b_step = Tiles::b_size(d, Tiles::parts(task.b));
     const Index row = p * block.height;
@@ -358,16 +277,16 @@ class TiledProducts {
       const Index n = (slice.first + j) * Tiles::tile_n;
       float* const c = task.c.row(block.first + row) + n;
       if constexpr (Tiles::packs_alongside) {
-        const Index blocks = ceil_div(d, Tiles::block);
+        const Index terms = Tiles::terms(d, Tiles::parts(task.b));
         if (j + 1 < slice.count) {
-          beside.ask_for_sums(c + Tiles::tile_n, task.c.stride(), blocks);
+          beside.ask_for_sums(c + Tiles::tile_n, task.c.stride(), terms);
         } else if (row + block.height < block.rows) {
           beside.ask_for_sums(task.c.row(block.first + row + block.height) + slice.first * Tiles::tile_n,
-                              task.c.stride(), blocks);
+                              task.c.stride(), terms);
         }
       }
       product(packed_a.panel(block, p, k, d), packed_b + j * b_step, d, c, task.c.stride(), block.rows - row,
-              task.n - n, task.initial != nullptr ? task.initial + n : nullptr, task.add || k > first_k, beside);
+              task.n - n, task.initial != nullptr ? task.initial + n : nullptr, task.add || k > 0, beside);
     }
   }
 
@@ -384,37 +303,30 @@ class TiledProducts {
   }
   /// All panels of the block with slice s of B as pack_tile has left it. Where A is packed alongside, each panel is
   /// while the one before it meets the first slice, and the first panel of `next` is at the very end.
-  void multiply_packed(const ProductTask<B>& task, Index first_k, const Block& block, const Slices& slices, Index s,
-                       PackedA& packed_a, const Element* packed_b, const Stage& next, Prefetcher& ahead) const {
+  void multiply_packed(const ProductTask<B>& task, const Block& block, const Slices& slices, Index s, PackedA& packed_a,
+                       const Element* packed_b, const Stage& next, Prefetcher& ahead) const {
     const Slice& slice = slices.list[s];
     for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
       const Index d = std::min(Tiles::block_k, block.end - k);
       const Element* const b = packed_b + slice.count * Tiles::b_size(k - block.begin, Tiles::parts(task.b));
       for (Index p = 0; p < block.panels(); ++p) {
         if constexpr (packs_alongside) {
-          PanelSteps work;
+          typename Tiles::Packing work;
           if (p + 1 < block.panels()) {
-            if (s == 0) work = panel_steps(block, p + 1, packed_a.panel(block, p + 1, k, d));
+            if (s == 0) work = packing(block, p + 1, packed_a.panel(block, p + 1, k, d));
           } else if (s + 1 == slices.count && next.product != nullptr) {
-            work = next.product->panel_steps(next.block, 0, packed_a.next_first);
+            work = next.product->packing(next.block, 0, packed_a.next_first);
             packed_a.next = next;
           }
-          Alongside beside(ahead, &work, PanelSteps::step, work.steps(), slice.count * ceil_div(d, Tiles::block));
-          multiply_panel(task, first_k, block, p, k, d, slice, packed_a, b, beside);
+          typename Tiles::Beside beside(ahead, work, slice.count * Tiles::terms(d, Tiles::parts(task.b)));
+          multiply_panel(task, block, p, k, d, slice, packed_a, b, beside);
           beside.finish();
         } else {
-          Alongside beside(ahead);
-          multiply_panel(task, first_k, block, p, k, d, slice, packed_a, b, beside);
+          typename Tiles::Beside nothing;
+          multiply_panel(task, block, p, k, d, slice, packed_a, b, nothing);
         }
       }
     }
-  }
-
-  /// For by_depth: the task of a part of the summation, the first of which is the task itself.
-  ProductTask<B> part_of_sum(Index part) const {
-    const ProductTask<B>& whole = tasks_[0];
-    if (part == 0) return whole;
-    return {whole.b, whole.n, nullptr, {sums_ + (part - 1) * m_ * whole.n, m_, whole.n, whole.n}, false};
   }
 
   /// Where A's part of a stage lies.
@@ -430,20 +342,11 @@ class TiledProducts {
       return {a.data + block.first * a.stride + block.begin, depth * size, a.stride * size, block.rows};
     }
   }
-  /// Where rows [begin, end) of the one task's B lie, as they are.
-  MemoryRows memory_of_b(Index begin, Index end) const {
-    if (begin >= end) return {};
-    const auto& rows = tasks_[0].b.rows;
-    const Index row_bytes = rows.row_bytes();
-    return {rows.row(begin).address(0), std::min(row_bytes, tasks_[0].n * Index{sizeof(float)}), row_bytes,
-            end - begin};
-  }
-
-  /// Asks for A's memory of the next stage, and for `b`, during the products of this one.
-  Prefetcher prefetcher(const Stage& stage, const Stage& next, const MemoryRows& b) const {
+  /// Asks for A's memory of the next stage during the products of this one.
+  Prefetcher prefetcher(const Stage& stage, const Stage& next) const {
     if constexpr (Tiles::packs_alongside) {
       const Block& now = stage.block;
-      return {memory_of_a(next), b, now.panels() * columns_ * ceil_div(now.end - now.begin, Tiles::block)};
+      return {memory_of_a(next), now.panels() * columns_ * Tiles::terms(now.end - now.begin, most_parts_)};
     }
     return {};
   }
@@ -465,11 +368,11 @@ class TiledProducts {
       const Index end = std::min(depth_, k + depth_at_once());
       const Stage now{this, block(m, rows, k, end)},
           after = end < depth_ ? stage(m, rows, end, std::min(depth_, end + depth_at_once())) : next;
-      Prefetcher ahead = prefetcher(now, after, {});
+      Prefetcher ahead = prefetcher(now, after);
       begin(now, packed_a);
       for (Index s = 0; s < slices_.count; ++s, packed_b += slice_size()) {
         const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slices_.list[s].task)];
-        multiply_packed(task, 0, now.block, slices_, s, packed_a, packed_b, after, ahead);
+        multiply_packed(task, now.block, slices_, s, packed_a, packed_b, after, ahead);
       }
     }
   }
@@ -499,8 +402,8 @@ class TiledProducts {
             const Index d = std::min(Tiles::block_k, block.end - k);
             pack_b<Tiles>(task.b, k, d, first, std::min(slice.count * Tiles::tile_n, task.n - first), my_b);
             for (Index p = block.panels() * part / parts; p < block.panels() * (part + 1) / parts; ++p) {
-              Alongside nothing;
-              multiply_panel(task, 0, block, p, k, d, slice, packed_a, my_b, nothing);
+              typename Tiles::Beside nothing;
+              multiply_panel(task, block, p, k, d, slice, packed_a, my_b, nothing);
             }
           }
         });
@@ -515,9 +418,8 @@ class TiledProducts {
   std::span<const ProductTask<B>> tasks_;
   Index columns_ = 0;
   Index most_parts_ = 1;
-  float* sums_ = nullptr;  ///< of all parts but the first (by_depth)
-  Slices slices_{};        ///< (by_rows)
-  Index first_of_b_ = 0;   ///< where a thread's panels of this B begin (by_rows)
+  Slices slices_{};       ///< (by_rows)
+  Index first_of_b_ = 0;  ///< where a thread's panels of this B begin (by_rows)
 };
 
 /// C_t (+)= A·B_t for all tasks t with the tiles named.

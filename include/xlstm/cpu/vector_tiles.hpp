@@ -7,7 +7,6 @@
 #include <cstddef>
 
 #include "xlstm/core/index.hpp"
-#include "xlstm/cpu/alongside.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
 #include "xlstm/cpu/register_tile.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -141,11 +140,12 @@ struct VectorTilesOf {
 
   // ---- the product
 
+  struct Beside {};  ///< nothing
+
   /// One tile of C: c (+)= a·b, where `count_m` × `count_n` elements are inside the matrix. Without `add` the tile
-  /// begins with `initial` (one value a column) or zero. Tiles that pack alongside call `beside` once for each
-  /// `block` of the depth.
+  /// begins with `initial` (one value a column) or zero. `beside`: what happens meanwhile.
   using Product = void (*)(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
-                           Index count_n, const float* initial, bool add, Alongside& beside);
+                           Index count_n, const float* initial, bool add, Beside& beside);
 
   /// For tiles of `height` rows.
   template <Index TileM = tile_m>
@@ -159,7 +159,7 @@ struct VectorTilesOf {
  private:
   template <Index TileM>
   static void multiply(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
-                       Index count_n, const float* initial, bool add, Alongside&) {
+                       Index count_n, const float* initial, bool add, Beside&) {
     constexpr int rows = TileM;
     constexpr int vectors = tile_n / simd::width;
     simd::Floats sum[rows][vectors] = {};

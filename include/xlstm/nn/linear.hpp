@@ -45,7 +45,7 @@ LinearBackwardTerm<W, std::remove_const_t<T>, Gradient, Bias> linear_backward_te
 }
 
 /// Back through y_t = x W_tᵀ + bias_t: dx = Σ_t dy_t W_t; for each term dW_t += dy_tᵀ x, dbias_t += Σ_rows dy_t. One
-/// operation where the backend has such a one, linear_backward.
+/// operation where the backend has such a one, linear_backward. dx is other memory than x and dy_t.
 template <class B, Index In, class... Terms>
 void linear_backward(B& backend, MatrixView<const typename B::Arithmetic, In> x,
                      MatrixView<typename B::Arithmetic, In> dx, Terms... terms) {
@@ -96,8 +96,7 @@ struct Linear {
   template <class B>
   static void backward(B& backend, const Parameters<B>& p, Gradients<B, Linear>& g, const Run&, States<B>,
                        const Saved<B>& saved, Input<B, Out> dy, Output<B, In> dx) {
-    backend.linear_backward_weight(saved.x, dy, g.weight, g.bias);
-    backend.linear_backward_input(dy, p.weight, dx, false);
+    linear_backward(backend, saved.x, dx, linear_backward_term(dy, p.weight, g.weight, g.bias));
   }
 };
 

@@ -170,8 +170,8 @@ struct MLSTMLayer {
     MLSTMInput<typename B::Arithmetic, Cell, Precise<B>> din;
     allocate(backend, dy.rows(), din);
 
-    backend.linear_backward_weight(Input<B, v_width>(saved.gated), dy, g.out_proj, g.out_proj_bias);
-    backend.linear_backward_input(dy, p.out_proj, dgated, false);
+    linear_backward(backend, Input<B, v_width>(saved.gated), dgated,
+                    linear_backward_term(dy, p.out_proj, g.out_proj, g.out_proj_bias));
     Norm::template backward_gated<B>(backend, p.norm, g.norm, saved.norm, saved.ogate, dgated, dogate, dh);
     backend.template mlstm_backward<Cell>(run, constant(saved.cell_input), saved.h, saved.cell, dh, din, dstate);
 

@@ -65,8 +65,8 @@ struct SwiGLU {
     using T = typename B::Arithmetic;
     ArenaScope scope(backend.arena());
     const Output<B, F> dproduct = backend.arena().template matrix<T, F>(dy.rows());
-    backend.linear_backward_weight(Input<B, F>(saved.product), dy, g.down, g.down_bias);
-    backend.linear_backward_input(dy, p.down, dproduct, false);
+    linear_backward(backend, Input<B, F>(saved.product), dproduct,
+                    linear_backward_term(dy, p.down, g.down, g.down_bias));
     const Output<B, F> dgate = backend.arena().template matrix<T, F>(dy.rows());
     backend.swiglu_backward(saved.gate, saved.up, dproduct, dgate, dproduct);
     linear_backward(backend, saved.x, dx, linear_backward_term(dgate, p.gate, g.gate, g.gate_bias),
