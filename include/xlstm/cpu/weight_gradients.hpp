@@ -56,27 +56,19 @@ class WeightGradients {
         rows_(x.rows()),
         parts_(std::max<Index>(1, x.rows() / gradient_part_rows)),
         tasks_(tasks) {
-    Index out = 0, strips = 0;
+    Index out = 0;
     for (const WeightGradientTask& t : tasks) out += t.dy.cols();
     x_is_left_ = in_ < out;
-    const Index height = Tiles::height(Tiles::block_m), of_dy = x_is_left_ ? Tiles::tile_n : height;
-    for (const WeightGradientTask& t : tasks) strips += ceil_div(t.dy.cols(), of_dy);
-    Strip* const dy_strips = arena.allocate<Strip>(strips);
-    Strip* next = dy_strips;
-    for (std::size_t t = 0; t < tasks.size(); ++t) next = cut(tasks[t].dy, of_dy, static_cast<Index>(t), next);
-    const Index of_x = x_is_left_ ? height : Tiles::tile_n;
-    Strip* const x_strips = arena.allocate<Strip>(ceil_div(in_, of_x));
-    cut(x, of_x, 0, x_strips);
-    const std::span<const Strip> all_dy(dy_strips, static_cast<std::size_t>(strips)),
-        all_x(x_strips, static_cast<std::size_t>(ceil_div(in_, of_x)));
-    left_ = x_is_left_ ? all_x : all_dy;
-    right_ = x_is_left_ ? all_dy : all_x;
+    height_ = Tiles::height(Tiles::block_m);
+    const Index of_x = x_is_left_ ? height_ : Tiles::tile_n, of_dy = x_is_left_ ? Tiles::tile_n : height_;
+    (x_is_left_ ? left_ : right_) = cut_x(arena, x, of_x);
+    (x_is_left_ ? right_ : left_) = cut_dy(arena, of_dy);
 
-    height_ = height;
-    const Index left_bytes_a_row = count(left_) * Tiles::a_size(height, granule) / granule * Index{sizeof(Element)};
-    depth_ = std::clamp<Index>(most_left_bytes / std::max<Index>(1, left_bytes_a_row) / granule * granule, granule,
+    // So many rows at once that the packed left strips stay near.
+    const Index bytes = count(left_) * Tiles::a_size(height_, granule) * Index{sizeof(Element)};
+    depth_ = std::clamp<Index>(most_left_bytes / std::max<Index>(1, bytes) * granule, granule,
                                Tiles::block_k / granule * granule);
-    packed_left_size_ = count(left_) * Tiles::a_size(height, depth_);
+    packed_left_size_ = count(left_) * Tiles::a_size(height_, depth_);
     packed_right_size_ = Tiles::b_size(depth_, b_parts);
     packed_left_ = arena.allocate<Element>(exec.size() * packed_left_size_);
     packed_right_ = arena.allocate<Element>(2 * exec.size() * packed_right_size_);
@@ -99,11 +91,10 @@ class WeightGradients {
       pack_left(k, d, left);
       if (!Tiles::packs_alongside || k == first) pack_right(0, k, d, right);
       for (Index j = 0; j < strips; ++j) {
-        // The strip that is packed next, and the one whose memory is asked for.
         const Piece next = after({j, k}, end);
         if constexpr (Tiles::packs_alongside) {
           const Index terms = count(left_) * Tiles::terms(d, b_parts);
-          Prefetcher ahead(memory_of(after(next, end), end), terms);
+          Prefetcher ahead(memory_of(after(next, end), end), terms);  // for the strip after the next one
           typename Tiles::Beside beside(ahead, packing(next, end, next_right), terms);
           multiply(part, j, d, left, right, k > first, beside);
           beside.finish();
@@ -140,6 +131,18 @@ class WeightGradients {
       *to++ = {matrix.data(), matrix.stride(), c, std::min(width, matrix.cols() - c), task};
     }
     return to;
+  }
+  static std::span<const Strip> cut_x(Arena& arena, MatrixView<const float> x, Index width) {
+    Strip* const strips = arena.allocate<Strip>(ceil_div(x.cols(), width));
+    return {strips, cut(x, width, 0, strips)};
+  }
+  std::span<const Strip> cut_dy(Arena& arena, Index width) const {
+    Index count = 0;
+    for (const WeightGradientTask& t : tasks_) count += ceil_div(t.dy.cols(), width);
+    Strip* const strips = arena.allocate<Strip>(count);
+    Strip* end = strips;
+    for (std::size_t t = 0; t < tasks_.size(); ++t) end = cut(tasks_[t].dy, width, static_cast<Index>(t), end);
+    return {strips, end};
   }
   static Index count(std::span<const Strip> strips) { return static_cast<Index>(strips.size()); }
 
