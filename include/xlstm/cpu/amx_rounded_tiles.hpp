@@ -26,9 +26,10 @@ struct AmxRoundedTiles {
   static constexpr Index tile_n = 32;
   static constexpr Index block_k = 1024;
   static constexpr Index block_n = 256;
-  static constexpr Index packed_k = block_k;  ///< of the summation, for which A is packed at once
-  static constexpr Index block_m = 512;       ///< rows of C whose packed A is held at once
-  static constexpr Index task_m = 128;        ///< the same where each thread has rows of its own
+  static constexpr Index packed_k = block_k;    ///< of the summation, for which A is packed at once
+  static constexpr Index block_m = 512;         ///< rows of C whose packed A is held at once
+  static constexpr Index task_m = 128;          ///< the same where each thread has rows of its own
+  static constexpr Index near_task_m = task_m;  ///< and all of B stays in its cache
   static constexpr bool packs_alongside = false;
 
   using Element = std::uint32_t;  ///< of panels: a pair of bf16

@@ -46,6 +46,7 @@ struct AmxTiles {
   static constexpr Index packed_k = block_k;     ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 512;          ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128;           ///< the same where each thread has rows of its own
+  static constexpr Index near_task_m = 64;       ///< and all of B stays in its cache (measured)
   static constexpr bool packs_alongside = true;  ///< rows of A, while it multiplies
   static constexpr Index least_rows = 48;        ///< of C; below, packing B costs more than is gained
 

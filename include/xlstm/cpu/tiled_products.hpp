@@ -56,7 +56,7 @@ class TiledProducts {
     if (columns_ == 0) return;
     const std::span<TiledProducts> alone(this, 1);
     if (divides_rows(alone)) {
-      if (tasks_.size() == 1 || packed_b_bytes(alone) <= most_together_bytes) return by_rows(alone);
+      if (tasks_.size() == 1 || packed_b_bytes(alone) <= most_near_bytes) return by_rows(alone);
       for (std::size_t i = 0; i < tasks_.size(); ++i) {
         TiledProducts(exec_, arena_, a_, m_, depth_, tasks_.subspan(i, 1)).run();
       }
@@ -70,7 +70,7 @@ class TiledProducts {
   static bool divides_rows(std::span<const TiledProducts> products) {
     const Index threads = products[0].exec_.size();
     if (threads == 1 || products[0].m_ < threads * Tiles::block_m) return false;
-    return packed_b_bytes(products) <= (products.size() == 1 ? most_b_bytes : most_together_bytes);
+    return packed_b_bytes(products) <= (products.size() == 1 ? most_b_bytes : most_near_bytes);
   }
 
   /// Threads divide the rows, and each packs all of B for itself: what another core has packed would have to come from
@@ -79,7 +79,8 @@ class TiledProducts {
   static void by_rows(std::span<TiledProducts> products, const Tasks& meanwhile = {}) {
     TiledProducts& any = products[0];
     const ArenaScope scope(any.arena_);
-    constexpr Index rows = Tiles::task_m;
+    // Where B's stay near, rows in small pieces cost nothing, and threads finish together.
+    const Index rows = packed_b_bytes(products) <= most_near_bytes ? Tiles::near_task_m : Tiles::task_m;
     Index a_each = 0, b_each = 0;
     for (TiledProducts& p : products) {
       a_each = std::max(a_each, p.a_size(rows, p.depth_at_once()));
@@ -113,8 +114,8 @@ class TiledProducts {
   using Element = typename Tiles::Element;
   /// Columns of A are packed before their products: their transposes gained nothing alongside (measured).
   static constexpr bool packs_alongside = Tiles::packs_alongside && std::is_same_v<A, RowsOfA>;
-  static constexpr Index most_b_bytes = Index{4} << 20;         ///< of B's panels, which each thread has (measured)
-  static constexpr Index most_together_bytes = Index{3} << 19;  ///< of several B's, which stay in a 2 MiB cache then
+  static constexpr Index most_b_bytes = Index{4} << 20;     ///< of B's panels, which each thread has (measured)
+  static constexpr Index most_near_bytes = Index{3} << 19;  ///< of B's that stay in a 2 MiB cache
   /// Columns of one task: tiles [first, first + count).
   struct Slice {
     Index task, first, count;

@@ -32,6 +32,7 @@ struct VectorTilesOf {
   static constexpr Index packed_k = 10 * block_k;           ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 1024 / tile_m * tile_m;  ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128 / tile_m * tile_m;    ///< the same where each thread has rows of its own
+  static constexpr Index near_task_m = task_m;              ///< and all of B stays in its cache
   static constexpr bool packs_alongside = false;            ///< rows of A, while it multiplies
 
   using Element = float;  ///< of panels
