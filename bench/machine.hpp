@@ -144,7 +144,7 @@ double multiply_loaded_tiles([[maybe_unused]] Index steps) {
   using Tiles = cpu::AmxTiles<cpu::HighestPrecision>;
   if (!cpu::amx::permitted()) return 0;
   constexpr Index blocks = 4;
-  alignas(64) static constexpr std::uint32_t operand[(blocks + 1) * Tiles::a_step] = {};
+  alignas(64) static constexpr std::uint32_t operand[blocks * Tiles::a_step] = {};
   alignas(64) float sums[Tiles::tile_m * Tiles::tile_n];
   const cpu::amx::Session session;
   for (Index i = 0; i < steps; ++i) {

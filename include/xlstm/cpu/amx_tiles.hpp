@@ -249,8 +249,8 @@ struct AmxTiles {
       _tile_zero(6);
       _tile_zero(7);
       amx::begin_half_of_sums(begin != nullptr ? begin + 16 * half * begin_stride : nullptr, begin_stride);
-      const Element *from_a = a + half * tile_size, *from_b = b;
-      for (Index i = 0; i < blocks; ++i, from_a += a_step, from_b += b_step<Parts>) {
+      for (Index i = 0; i < blocks; ++i) {
+        const Element *from_a = a + i * a_step + half * tile_size, *from_b = b + i * b_step<Parts>;
         const bool goes_on = beside != nullptr && (rows <= 16 || i % 2 == half);
         add_terms<Parts>([&](Index part) { _tile_loadd(2, from_a + 2 * part * tile_size, row_bytes); },
                          [&](Index part) {
