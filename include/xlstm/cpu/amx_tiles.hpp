@@ -100,11 +100,21 @@ struct AmxTiles {
     for (Index first = 0; first < round_up(count, tile_n); first += 16) {
       Element* to = panels + first / tile_n * b_size(depth, parts) + first % tile_n / 16 * tile_size;
       for (Index d = 0; d < depth; d += block, to += step) {
-        const Index columns = std::min<Index>(16, count - first);
-        simd::Floats x[32];
-        load_columns(b.rows, n + first, columns, k + d, std::min<Index>(16, depth - d), x);
-        load_columns(b.rows, n + first, columns, k + d + 16, std::min<Index>(16, depth - d - 16), x + 16);
-        split_rows<parts>(x, to);
+        if constexpr (std::is_same_v<Rows, PlainRows<float>>) {
+          const Index columns = std::min<Index>(16, count - first);
+          simd::Floats x[32];
+          load_columns(b.rows, n + first, columns, k + d, std::min<Index>(16, depth - d), x);
+          load_columns(b.rows, n + first, columns, k + d + 16, std::min<Index>(16, depth - d - 16), x + 16);
+          split_rows<parts>(x, to);
+        } else {  // fewer parts, which are transposed in pairs
+          Pairs part[parts][16];
+#pragma GCC unroll 4
+          for (Index i = 0; i < 16; ++i) {
+            split<parts>(first + i < count ? load_block(b.rows.row(n + first + i), k + d, depth - d) : Block{},
+                         [&](Index p, Pairs pairs) { part[p][i] = pairs; });
+          }
+          for (Index p = 0; p < parts; ++p) store_transposed(to + 2 * p * tile_size, part[p]);
+        }
       }
     }
   }
@@ -138,14 +148,14 @@ struct AmxTiles {
     }
     Index left() const { return left_; }
     [[gnu::always_inline]] void step() {
-      split<a_parts>(Block{simd::load(from_), simd::load(from_ + second_)},
+      split<a_parts>(Block{simd::load(from_ + at_), simd::load(from_ + at_ + second_)},
                      [&](Index p, Pairs pairs) { store(to_ + 2 * p * tile_size, pairs); });
-      from_ += stride_;
+      at_ += stride_;
       to_ += 16;
       --left_;
       if (left_ % 16 != 0) return;
       const bool end = left_ % 32 == 0;
-      from_ += skip_[end ? 1 : 0];
+      at_ += skip_[end ? 1 : 0];
       if (end) to_ += to_next_;
     }
 
@@ -159,7 +169,7 @@ struct AmxTiles {
           left_(depth / block * 32) {}
 
     const float* from_ = nullptr;
-    Index stride_ = 0;
+    Index at_ = 0, stride_ = 0;
     Index second_ = 0;    ///< where the second elements of pairs begin
     Index skip_[2] = {};  ///< after a register, and after a block
     Element* to_ = nullptr;
@@ -191,9 +201,9 @@ struct AmxTiles {
   }
 
   /// c = begin + a·b, of `blocks` blocks, 32 × 32 (or, with rows ≤ 16, of them the first 16 rows); `begin` is null for
-  /// zeros. `beside`, if any, goes on once a term. In one of two ways, which give the same bits: all
-  /// sums at once, with few loads, or half of the rows after the other, with few registers. `asks_for_b`: B goes on
-  /// after the last block, and may be far from this core, unlike A, which meets all of it.
+  /// zeros. `beside`, if any, goes on once a term. In one of two ways, which give the same bits: all sums at once, with
+  /// few loads, or half of the rows after the other, with few registers. `asks_for_b`: B goes on after the last block,
+  /// and may be far from this core, unlike A, which meets all of it.
   template <Index Parts, bool asks_for_b = false>
   static void multiply_whole(const Element* a, const Element* b, Index blocks, Index rows, float* c, Index stride,
                              const float* begin, Index begin_stride, Beside* beside = nullptr) {
@@ -351,13 +361,17 @@ struct AmxTiles {
     }
   }
   static void store(Element* to, Pairs x) { std::memcpy(to, &x, sizeof x); }
+  static void store_transposed(Element* to, const Pairs (&rows)[16]) {
+    simd::Floats v[16];
+    std::memcpy(v, rows, sizeof v);
+    simd::transpose(v);
+    std::memcpy(to, v, sizeof v);
+  }
   /// x[c] becomes column `column` + c of rows r, …, r + 15, of which `rows_left` and `left` are inside the matrix.
-  template <class Rows>
-  static void load_columns(const Rows& rows, Index r, Index rows_left, Index column, Index left, simd::Floats* x) {
-    if constexpr (std::is_same_v<Rows, PlainRows<float>>) {
-      if (rows_left >= 16 && left >= 16) {
-        return simd::load_transposed(rows.data + r * rows.stride + column, rows.stride, x);
-      }
+  static void load_columns(const PlainRows<float>& rows, Index r, Index rows_left, Index column, Index left,
+                           simd::Floats* x) {
+    if (rows_left >= 16 && left >= 16) {
+      return simd::load_transposed(rows.data + r * rows.stride + column, rows.stride, x);
     }
 #pragma GCC unroll 4
     for (Index i = 0; i < 16; ++i) {
