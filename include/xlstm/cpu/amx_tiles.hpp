@@ -73,8 +73,8 @@ struct AmxTiles {
   static void pack_a(const RowsOfA& a, Index m, Index count, Index k, Index depth, Index, Element* panel) {
     for (Index i = 0; i < tile_m; ++i) {
       const auto row = PlainRows<float>{a.data, a.stride}.row(m + std::min(i, count - 1));
-      Element* to = panel + i * 16;
-      for (Index d = 0; d < depth; d += block, to += a_step) {
+      for (Index d = 0; d < depth; d += block) {
+        Element* const to = panel + d / block * a_step + i * 16;
         split<a_parts>(i < count ? load_block(row, k + d, depth - d) : Block{},
                        [&](Index p, Pairs pairs) { store(to + 2 * p * tile_size, pairs); });
       }
