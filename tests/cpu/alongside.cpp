@@ -71,7 +71,7 @@ TEST_CASE("calls ask for sums and for the memory ahead, and do nothing where the
   cpu::Prefetcher ahead({sums.data(), 64, 400, 6}, 3);
   cpu::Alongside<Log> beside(ahead, {}, 3);
   for (const Index left : {4, 2, 0, 0}) {
-    beside.ask_for_sums(sums.data(), 100, 3);
+    beside.ask_for_sums(sums.data(), 100, 32, 3);
     beside.next();
     CHECK(ahead.left() == left);
     CHECK(beside.sum_rows_left() == 21);
@@ -81,7 +81,7 @@ TEST_CASE("calls ask for sums and for the memory ahead, and do nothing where the
     ahead = cpu::Prefetcher({sums.data(), 64, 400, left}, left > 0 ? left / 2 : 1);
   }
   cpu::Alongside<Log> nothing;
-  nothing.ask_for_sums(sums.data(), 100, 0);
+  nothing.ask_for_sums(sums.data(), 100, 32, 0);
   nothing.next();
   nothing.finish();
   CHECK(nothing.sum_rows_left() == 0);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a core does while AMX multiplies: a product of two registers takes sixteen cycles and leaves most of the core
-// idle. Packing what is multiplied next costs little there, if it comes in pieces small enough: a core looks some
-// hundred instructions ahead, and what does not fit between two products makes the second one wait.
+// What a core does beside a product: its multiply-adds leave the way to memory idle, and on AMX, where a product of two
+// registers takes sixteen cycles, most of the core. There packing what is multiplied next costs little, if it comes in
+// pieces small enough: a core looks some hundred instructions ahead, and what does not fit between two products makes
+// the second one wait.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +11,12 @@
 #include "xlstm/cpu/prefetch.hpp"
 
 namespace xlstm::cpu {
+
+/// Where memory is asked for, but nothing else is done.
+struct NoWork {
+  static constexpr Index left() { return 0; }
+  static void step() {}
+};
 
 /// Beside a product, spread evenly over its terms: some work, memory that is asked for, and the sums of the product
 /// after this one. Work has left(), the number of steps that are left, and step(). Refers to the Prefetcher.
@@ -22,11 +29,12 @@ class Alongside {
   Alongside(Prefetcher& ahead, const Work& work, Index terms)
       : ahead_(&ahead), work_(work), steps_(work.left()), terms_(std::max<Index>(terms, 1)) {}
 
-  /// The next `terms` calls ask for 32 × 32 sums. (All of them at once would keep waiting what the product reads.)
-  void ask_for_sums(const float* sums, Index stride, Index terms) {
+  /// The next `terms` calls ask for `rows` rows of 32 sums. (All of them at once would keep waiting what the product
+  /// reads.)
+  void ask_for_sums(const float* sums, Index stride, Index rows, Index terms) {
     sums_ = sums;
     stride_ = stride;
-    sum_rows_ = 32;
+    sum_rows_ = rows;
     sum_rows_a_term_ = ceil_div(sum_rows_, std::max<Index>(terms, 1));
   }
   Index sum_rows_left() const { return sum_rows_; }

@@ -31,6 +31,7 @@ struct AmxRoundedTiles {
   static constexpr Index task_m = 128;          ///< the same where each thread has rows of its own
   static constexpr Index near_task_m = task_m;  ///< and all of B stays in its cache
   static constexpr bool packs_alongside = false;
+  static constexpr bool asks_ahead = false;
 
   using Element = std::uint32_t;  ///< of panels: a pair of bf16
   using Session = amx::Session;

@@ -48,6 +48,7 @@ struct AmxTiles {
   static constexpr Index task_m = 128;           ///< the same where each thread has rows of its own
   static constexpr Index near_task_m = 64;       ///< and all of B stays in its cache (measured)
   static constexpr bool packs_alongside = true;  ///< rows of A, while it multiplies
+  static constexpr bool asks_ahead = true;       ///< for memory, while it multiplies
   static constexpr Index least_rows = 48;        ///< of C; below, packing B costs more than is gained
 
   static constexpr Index block = 32;           ///< k of one instruction

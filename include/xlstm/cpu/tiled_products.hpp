@@ -277,13 +277,13 @@ class TiledProducts {
     for (Index j = 0; j < slice.count; ++j) {
       const Index n = (slice.first + j) * Tiles::tile_n;
       float* const c = task.c.row(block.first + row) + n;
-      if constexpr (Tiles::packs_alongside) {
+      if constexpr (Tiles::asks_ahead) {
         const Index terms = Tiles::terms(d, Tiles::parts(task.b));
         if (j + 1 < slice.count) {
-          beside.ask_for_sums(c + Tiles::tile_n, task.c.stride(), terms);
+          beside.ask_for_sums(c + Tiles::tile_n, task.c.stride(), block.height, terms);
         } else if (row + block.height < block.rows) {
           beside.ask_for_sums(task.c.row(block.first + row + block.height) + slice.first * Tiles::tile_n,
-                              task.c.stride(), terms);
+                              task.c.stride(), block.height, terms);
         }
       }
       product(packed_a.panel(block, p, k, d), packed_b + j * b_step, d, c, task.c.stride(), block.rows - row,
@@ -323,11 +323,15 @@ class TiledProducts {
           multiply_panel(task, block, p, k, d, slice, packed_a, b, beside);
           beside.finish();
         } else {
-          typename Tiles::Beside nothing;
-          multiply_panel(task, block, p, k, d, slice, packed_a, b, nothing);
+          typename Tiles::Beside beside = asking(ahead);
+          multiply_panel(task, block, p, k, d, slice, packed_a, b, beside);
         }
       }
     }
+  }
+  static typename Tiles::Beside asking(Prefetcher& ahead) {
+    if constexpr (Tiles::asks_ahead) return {ahead, {}, 1};
+    return {};
   }
 
   /// Where A's part of a stage lies.
@@ -345,7 +349,7 @@ class TiledProducts {
   }
   /// Asks for A's memory of the next stage during the products of this one.
   Prefetcher prefetcher(const Stage& stage, const Stage& next) const {
-    if constexpr (Tiles::packs_alongside) {
+    if constexpr (Tiles::asks_ahead) {
       const Block& now = stage.block;
       return {memory_of_a(next), now.panels() * columns_ * Tiles::terms(now.end - now.begin, most_parts_)};
     }

@@ -7,6 +7,7 @@
 #include <cstddef>
 
 #include "xlstm/core/index.hpp"
+#include "xlstm/cpu/alongside.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
 #include "xlstm/cpu/register_tile.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -34,6 +35,7 @@ struct VectorTilesOf {
   static constexpr Index task_m = 128 / tile_m * tile_m;    ///< the same where each thread has rows of its own
   static constexpr Index near_task_m = task_m;              ///< and all of B stays in its cache
   static constexpr bool packs_alongside = false;            ///< rows of A, while it multiplies
+  static constexpr bool asks_ahead = true;                  ///< for memory, while it multiplies
 
   using Element = float;  ///< of panels
   /// What a thread needs around its products: nothing here.
@@ -141,7 +143,10 @@ struct VectorTilesOf {
 
   // ---- the product
 
-  struct Beside {};  ///< nothing
+  using Beside = Alongside<NoWork>;
+  /// `beside` goes on after so many multiply-adds of each sum (measured: eight to 32 are as good).
+  static constexpr Index term_k = 16;
+  static constexpr Index terms(Index depth, Index) { return ceil_div(depth, term_k); }
 
   /// One tile of C: c (+)= a·b, where `count_m` × `count_n` elements are inside the matrix. Without `add` the tile
   /// begins with `initial` (one value a column) or zero. `beside`: what happens meanwhile.
@@ -160,20 +165,24 @@ struct VectorTilesOf {
  private:
   template <Index TileM>
   static void multiply(const float* a, const float* b, Index depth, float* c, Index stride, Index count_m,
-                       Index count_n, const float* initial, bool add, Beside&) {
+                       Index count_n, const float* initial, bool add, Beside& beside) {
     constexpr int rows = TileM;
     constexpr int vectors = tile_n / simd::width;
     simd::Floats sum[rows][vectors] = {};
-    for (Index x = 0; x < depth; ++x) {
-      simd::Floats v[vectors];
+    for (Index first = 0; first < depth; first += term_k) {
+      const Index end = std::min(depth, first + term_k);
+      for (Index x = first; x < end; ++x) {
+        simd::Floats v[vectors];
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) v[j] = simd::load(b + x * tile_n + j * simd::width);
+        for (int j = 0; j < vectors; ++j) v[j] = simd::load(b + x * tile_n + j * simd::width);
 #pragma GCC unroll 16
-      for (int i = 0; i < rows; ++i) {
-        const simd::Floats of_a = simd::broadcast(a[x * rows + i]);
+        for (int i = 0; i < rows; ++i) {
+          const simd::Floats of_a = simd::broadcast(a[x * rows + i]);
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) sum[i][j] = Arithmetic::multiply_add(of_a, v[j], sum[i][j]);
+          for (int j = 0; j < vectors; ++j) sum[i][j] = Arithmetic::multiply_add(of_a, v[j], sum[i][j]);
+        }
       }
+      beside.next();
     }
     store_tile(sum, c, stride, count_m, count_n, initial, add);
   }

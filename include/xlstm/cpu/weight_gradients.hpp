@@ -92,16 +92,17 @@ class WeightGradients {
       if (!Tiles::packs_alongside || k == first) pack_right(0, k, d, right);
       for (Index j = 0; j < strips; ++j) {
         const Piece next = after({j, k}, end);
+        const Index terms = count(left_) * Tiles::terms(d, b_parts);
+        // What is packed meanwhile should be there already, and what is packed afterwards should be by then.
+        Prefetcher ahead(memory_of(Tiles::packs_alongside ? after(next, end) : next, end), terms);
         if constexpr (Tiles::packs_alongside) {
-          const Index terms = count(left_) * Tiles::terms(d, b_parts);
-          Prefetcher ahead(memory_of(after(next, end), end), terms);  // for the strip after the next one
           typename Tiles::Beside beside(ahead, packing(next, end, next_right), terms);
           multiply(part, j, d, left, right, k > first, beside);
           beside.finish();
           std::swap(right, next_right);
         } else {
-          typename Tiles::Beside nothing;
-          multiply(part, j, d, left, right, k > first, nothing);
+          typename Tiles::Beside beside(ahead, {}, terms);
+          multiply(part, j, d, left, right, k > first, beside);
           if (next.strip > 0) pack_right(next.strip, k, d, right);
         }
       }
@@ -203,11 +204,9 @@ class WeightGradients {
     const auto product = Tiles::product(height_, b_parts);
     for (Index i = 0; i < count(left_); ++i) {
       float* const sums = tile(part, i, j);
-      if constexpr (Tiles::packs_alongside) {
-        // The tiles of all pairs lie one after another.
-        const bool last = i + 1 == count(left_) && j + 1 == count(right_);
-        if (!last) beside.ask_for_sums(sums + tile_size(), Tiles::tile_n, Tiles::terms(depth, b_parts));
-      }
+      // The tiles of all pairs lie one after another.
+      const bool last = i + 1 == count(left_) && j + 1 == count(right_);
+      if (!last) beside.ask_for_sums(sums + tile_size(), Tiles::tile_n, height_, Tiles::terms(depth, b_parts));
       product(left + i * Tiles::a_size(height_, depth), right, depth, sums, Tiles::tile_n, height_, Tiles::tile_n,
               nullptr, add, beside);
     }
