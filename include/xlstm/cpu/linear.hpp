@@ -47,6 +47,7 @@ namespace detail {
 struct WeightKernels {
   void (*row_products)(const RowPanels& x, const void* rows, Index first, Index last, const float* bias,
                        MatrixView<float> y, int thread);
+  MemoryRows (*memory)(const void* rows, Index k, Index depth, Index n, Index count);
   void (*pack)(const void* rows, Index k, Index depth, Index n, Index count, float* panels);
   void (*pack_highest)(const void* rows, Index k, Index depth, Index n, Index count, std::uint32_t* panels);
   void (*pack_high)(const void* rows, Index k, Index depth, Index n, Index count, std::uint32_t* panels);
@@ -59,6 +60,9 @@ template <WeightRows Rows>
 inline constexpr WeightKernels weight_kernels = {
     [](const RowPanels& x, const void* rows, Index first, Index last, const float* bias, MatrixView<float> y,
        int thread) { row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y, thread); },
+    [](const void* rows, Index k, Index depth, Index n, Index count) {
+      return TransposedB<Rows>{*static_cast<const Rows*>(rows)}.memory(k, depth, n, count);
+    },
     pack_weights<VectorTiles, Rows>,
 #if defined(XLSTM_SIMD_AMX)
     pack_weights<AmxTiles<HighestPrecision>, Rows>,
@@ -102,6 +106,9 @@ class AnyWeightRows {
     }
   }
   Index parts() const { return parts_; }
+  MemoryRows memory(Index k, Index depth, Index n, Index count) const {
+    return kernels_->memory(rows_, k, depth, n, count);
+  }
 
  private:
   const void* rows_ = nullptr;

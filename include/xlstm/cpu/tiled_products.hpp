@@ -329,10 +329,6 @@ class TiledProducts {
       }
     }
   }
-  static typename Tiles::Beside asking(Prefetcher& ahead) {
-    if constexpr (Tiles::asks_ahead) return {ahead, {}, 1};
-    return {};
-  }
 
   /// Where A's part of a stage lies.
   static MemoryRows memory_of_a(const Stage& stage) {
@@ -347,12 +343,20 @@ class TiledProducts {
       return {a.data + block.first * a.stride + block.begin, depth * size, a.stride * size, block.rows};
     }
   }
-  /// Asks for A's memory of the next stage during the products of this one.
-  Prefetcher prefetcher(const Stage& stage, const Stage& next) const {
-    if constexpr (Tiles::asks_ahead) {
-      const Block& now = stage.block;
-      return {memory_of_a(next), now.panels() * columns_ * Tiles::terms(now.end - now.begin, most_parts_)};
-    }
+  /// Where a slice of B lies, over the first block of the summation's [begin, end).
+  MemoryRows memory_of_b(const Slice& slice, Index begin, Index end) const {
+    const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slice.task)];
+    const Index first = slice.first * Tiles::tile_n;
+    return task.b.memory(begin, std::min(Tiles::block_k, end - begin), first,
+                         std::min(slice.count * Tiles::tile_n, task.n - first));
+  }
+  /// Asks for memory during so many products of that depth.
+  Prefetcher asked_during(Index products, Index depth, const MemoryRows& memory) const {
+    if constexpr (Tiles::asks_ahead) return {memory, products * Tiles::terms(depth, most_parts_)};
+    return {};
+  }
+  static typename Tiles::Beside asking(Prefetcher& ahead) {
+    if constexpr (Tiles::asks_ahead) return {ahead, {}, 1};
     return {};
   }
 
@@ -373,7 +377,8 @@ class TiledProducts {
       const Index end = std::min(depth_, k + depth_at_once());
       const Stage now{this, block(m, rows, k, end)},
           after = end < depth_ ? stage(m, rows, end, std::min(depth_, end + depth_at_once())) : next;
-      Prefetcher ahead = prefetcher(now, after);
+      Prefetcher ahead =
+          asked_during(now.block.panels() * columns_, now.block.end - now.block.begin, memory_of_a(after));
       begin(now, packed_a);
       for (Index s = 0; s < slices_.count; ++s, packed_b += slice_size()) {
         const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slices_.list[s].task)];
@@ -406,9 +411,16 @@ class TiledProducts {
           for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
             const Index d = std::min(Tiles::block_k, block.end - k);
             pack_b<Tiles>(task.b, k, d, first, std::min(slice.count * Tiles::tile_n, task.n - first), my_b);
-            for (Index p = block.panels() * part / parts; p < block.panels() * (part + 1) / parts; ++p) {
-              typename Tiles::Beside nothing;
-              multiply_panel(task, block, p, k, d, slice, packed_a, my_b, nothing);
+            // What this thread packs next, mostly.
+            const MemoryRows next = k + d < block.end ? memory_of_b(slice, k + d, block.end)
+                                    : index + 1 < slices.count * parts
+                                        ? memory_of_b(slices.list[(index + 1) / parts], block.begin, block.end)
+                                        : MemoryRows{};
+            const Index first_p = block.panels() * part / parts, end_p = block.panels() * (part + 1) / parts;
+            Prefetcher ahead = asked_during((end_p - first_p) * slice.count, d, next);
+            for (Index p = first_p; p < end_p; ++p) {
+              typename Tiles::Beside beside = asking(ahead);
+              multiply_panel(task, block, p, k, d, slice, packed_a, my_b, beside);
             }
           }
         });
