@@ -144,7 +144,7 @@ struct VectorTilesOf {
   // ---- the product
 
   using Beside = Alongside<NoWork>;
-  /// `beside` goes on after so many multiply-adds of each sum (measured: eight to 32 are as good).
+  /// `beside` goes on once for so many multiply-adds of each sum (measured: 32 are as good, 64 too many).
   static constexpr Index term_k = 16;
   static constexpr Index terms(Index depth, Index) { return ceil_div(depth, term_k); }
 
