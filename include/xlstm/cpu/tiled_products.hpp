@@ -411,15 +411,17 @@ class TiledProducts {
           for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
             const Index d = std::min(Tiles::block_k, block.end - k);
             pack_b<Tiles>(task.b, k, d, first, std::min(slice.count * Tiles::tile_n, task.n - first), my_b);
-            // What this thread packs next, mostly.
-            const MemoryRows next = k + d < block.end ? memory_of_b(slice, k + d, block.end)
-                                    : index + 1 < slices.count * parts
-                                        ? memory_of_b(slices.list[(index + 1) / parts], block.begin, block.end)
-                                        : MemoryRows{};
+            // What this thread packs next, mostly: this slice's next block, or the next slice's first one.
+            const bool goes_on = k + d < block.end;
+            const Index then = goes_on ? index : index + 1;
+            MemoryRows next{};
+            if (then < slices.count * parts) {
+              next = memory_of_b(slices.list[then / parts], goes_on ? k + d : block.begin, block.end);
+            }
             const Index first_p = block.panels() * part / parts, end_p = block.panels() * (part + 1) / parts;
             Prefetcher ahead = asked_during((end_p - first_p) * slice.count, d, next);
+            typename Tiles::Beside beside = asking(ahead);
             for (Index p = first_p; p < end_p; ++p) {
-              typename Tiles::Beside beside = asking(ahead);
               multiply_panel(task, block, p, k, d, slice, packed_a, my_b, beside);
             }
           }
