@@ -134,7 +134,7 @@ class TiledProducts {
     return elements * static_cast<Index>(sizeof(Element));
   }
 
-  /// Slices of about columns / wanted tiles.
+  /// Slices of about columns / wanted tiles, those of one product equally wide.
   Slices cut(Index wanted) {
     const Index widest = std::clamp<Index>(ceil_div(columns_, wanted), 1, Tiles::block_n / Tiles::tile_n);
     Index count = 0;
@@ -142,8 +142,10 @@ class TiledProducts {
     Slices slices{arena_.allocate<Slice>(count), 0, widest};
     for (std::size_t t = 0; t < tasks_.size(); ++t) {
       const Index tiles = column_tiles(tasks_[t]);
-      for (Index first = 0; first < tiles; first += widest) {
-        slices.list[slices.count++] = {static_cast<Index>(t), first, std::min(widest, tiles - first)};
+      const Index parts = ceil_div(tiles, widest);
+      for (Index part = 0; part < parts; ++part) {
+        const Index first = tiles * part / parts;
+        slices.list[slices.count++] = {static_cast<Index>(t), first, tiles * (part + 1) / parts - first};
       }
     }
     return slices;
@@ -360,6 +362,17 @@ class TiledProducts {
     return {};
   }
 
+  /// While panel p is multiplied, in so many terms, asks for the panel after it: from one to the next a core's own
+  /// prefetchers begin anew, and all of a shared A may be larger than its caches.
+  static void ask_for_panel_after(Index p, const Block& block, Index k, Index d, const PackedA& packed_a, Index terms,
+                                  typename Tiles::Beside& beside) {
+    const bool last = p + 1 == block.panels(), goes_on = k + d < block.end;
+    const Index next_k = !last ? k : goes_on ? k + d : block.begin;
+    const Index next_d = std::min(Tiles::block_k, block.end - next_k);
+    beside.ask_for_left(packed_a.panel(block, last ? 0 : p + 1, next_k, next_d),
+                        Tiles::a_size(block.height, next_d) * static_cast<Index>(sizeof(Element)), terms);
+  }
+
   // For by_rows: B lies slice after slice for one step of the summation, and so on.
   Index steps() const { return std::max<Index>(1, ceil_div(depth_, depth_at_once())); }
   Index slice_size() const { return slices_.widest * Tiles::b_size(depth_at_once(), most_parts_); }
@@ -390,8 +403,9 @@ class TiledProducts {
   /// Threads share the packed A and divide the columns.
   void by_columns(Index threads) {
     const ArenaScope scope(arena_);
-    // Narrow enough that each thread gets several, so that the last one to finish is not waited for long.
-    const Index wanted = threads == 1 ? 1 : 4 * threads;
+    // Narrow enough that each thread gets several, so that the last one to finish is not waited for long; no narrower,
+    // since each of them meets all of A.
+    const Index wanted = threads == 1 ? 1 : 2 * threads;
     const Slices slices = cut(wanted);
     const PackedA packed_a = allocate_packed_a(a_size(Tiles::block_m, depth_at_once()));
     Element* const packed_b = arena_.allocate<Element>(threads * b_size(slices));
@@ -422,6 +436,9 @@ class TiledProducts {
             Prefetcher ahead = asked_during((end_p - first_p) * slice.count, d, next);
             typename Tiles::Beside beside = asking(ahead);
             for (Index p = first_p; p < end_p; ++p) {
+              if constexpr (Tiles::asks_ahead && !Tiles::packs_alongside) {
+                ask_for_panel_after(p, block, k, d, packed_a, slice.count * Tiles::terms(d, most_parts_), beside);
+              }
               multiply_panel(task, block, p, k, d, slice, packed_a, my_b, beside);
             }
           }
