@@ -7,7 +7,7 @@
 // Results do not depend on the number of threads, bit for bit. A row's result does not depend on what the other rows
 // hold; it depends on how many there are only in the order of its additions: up to `few_rows` rows, and above, the sums
 // are grouped differently, which changes the result by rounding only; on AMX and with bf16 weights below
-// `AmxRowTuning::least_rows` too.
+// `AmxRowTuning::least_rows` too. Layers of up to `few_outputs` outputs have kernels of their own (narrow_layers.hpp).
 #pragma once
 
 #include <algorithm>
@@ -21,6 +21,7 @@
 #include "xlstm/core/view.hpp"
 #include "xlstm/cpu/column_products.hpp"
 #include "xlstm/cpu/matrix_product.hpp"
+#include "xlstm/cpu/narrow_layers.hpp"
 #include "xlstm/cpu/row_products.hpp"
 #include "xlstm/cpu/storage.hpp"
 #include "xlstm/cpu/weight_gradients.hpp"
@@ -47,6 +48,7 @@ namespace detail {
 struct WeightKernels {
   void (*row_products)(const RowPanels& x, const void* rows, Index first, Index last, const float* bias,
                        MatrixView<float> y, int thread);
+  void (*copy_row)(const void* rows, Index row, Index columns, float* to);
   MemoryRows (*memory)(const void* rows, Index k, Index depth, Index n, Index count);
   void (*pack)(const void* rows, Index k, Index depth, Index n, Index count, float* panels);
   void (*pack_highest)(const void* rows, Index k, Index depth, Index n, Index count, std::uint32_t* panels);
@@ -60,6 +62,12 @@ template <WeightRows Rows>
 inline constexpr WeightKernels weight_kernels = {
     [](const RowPanels& x, const void* rows, Index first, Index last, const float* bias, MatrixView<float> y,
        int thread) { row_products(x, *static_cast<const Rows*>(rows), first, last, bias, y, thread); },
+    [](const void* rows, Index row, Index columns, float* to) {
+      const auto from = static_cast<const Rows*>(rows)->row(row);
+      Index c = 0;
+      for (; c + simd::width <= columns; c += simd::width) simd::store(to + c, from.load(c));
+      if (c < columns) simd::store_partial(to + c, from.load_partial(c, columns - c), columns - c);
+    },
     [](const void* rows, Index k, Index depth, Index n, Index count) {
       return TransposedB<Rows>{*static_cast<const Rows*>(rows)}.memory(k, depth, n, count);
     },
@@ -94,6 +102,8 @@ class AnyWeightRows {
                     int thread) const {
     kernels_->row_products(x, rows_, first, last, bias, y, thread);
   }
+  /// The first columns of a row, as floats.
+  void copy_row(Index row, Index columns, float* to) const { kernels_->copy_row(rows_, row, columns, to); }
   /// As the right-hand side of a blocked product (see TransposedB), for VectorTiles or AmxTiles.
   template <class Tiles>
   void pack(Index k, Index depth, Index n, Index count, typename Tiles::Element* panels) const {
@@ -180,12 +190,19 @@ void linear_group(Exec& exec, Arena& arena, MatrixView<const float> x, Index in,
   }
   const ArenaScope scope(arena);
   using Task = ProductTask<AnyWeightRows>;
-  Task* const list = arena.allocate<Task>(static_cast<Index>(tasks.size()));
-  for (std::size_t t = 0; t < tasks.size(); ++t) {
-    list[t] = {tasks[t].weight, tasks[t].out, tasks[t].bias, tasks[t].y, false};
+  Task* const wide = arena.allocate<Task>(static_cast<Index>(tasks.size()));
+  WeightTask* const narrow = arena.allocate<WeightTask>(static_cast<Index>(tasks.size()));
+  std::size_t wide_count = 0, narrow_count = 0;
+  for (const WeightTask& t : tasks) {
+    if (t.out <= few_outputs) {
+      narrow[narrow_count++] = t;
+    } else {
+      wide[wide_count++] = {t.weight, t.out, t.bias, t.y, false};
+    }
   }
+  if (narrow_count > 0) detail::narrow_layers(exec, arena, x, std::span<const WeightTask>(narrow, narrow_count));
   matrix_products<Precision>(exec, arena, RowsOfA{x.data(), x.stride()}, x.rows(), in,
-                             std::span<const Task>(list, tasks.size()));
+                             std::span<const Task>(wide, wide_count));
 }
 
 /// The same for weights that are all row-major W.

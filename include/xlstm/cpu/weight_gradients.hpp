@@ -19,6 +19,7 @@
 #include "xlstm/cpu/amx_tiles.hpp"
 #include "xlstm/cpu/matrix_operands.hpp"
 #include "xlstm/cpu/matrix_product.hpp"
+#include "xlstm/cpu/narrow_layers.hpp"
 #include "xlstm/cpu/precision.hpp"
 #include "xlstm/cpu/prefetch.hpp"
 #include "xlstm/cpu/simd.hpp"
@@ -270,8 +271,19 @@ class WeightGradients {
 /// dW_t += dy_tᵀ x for all tasks: x (rows, in). `run(tasks)` is called once, and has to run them, beside whatever else
 /// does not touch x, dy and dW.
 template <class Precision = HighestPrecision, Executor Exec, class Run>
-void weight_gradients(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const WeightGradientTask> tasks,
+void weight_gradients(Exec& exec, Arena& arena, MatrixView<const float> x, std::span<const WeightGradientTask> all,
                       Run&& run) {
+  const ArenaScope scope(arena);
+  WeightGradientTask* const wide = arena.allocate<WeightGradientTask>(static_cast<Index>(all.size()));
+  WeightGradientTask* const narrow = arena.allocate<WeightGradientTask>(static_cast<Index>(all.size()));
+  std::size_t wide_count = 0, narrow_count = 0;
+  for (const WeightGradientTask& t : all) {
+    (t.dy.cols() <= few_outputs ? narrow[narrow_count++] : wide[wide_count++]) = t;
+  }
+  if (narrow_count > 0) {
+    detail::narrow_weight_gradients(exec, arena, x, std::span<const WeightGradientTask>(narrow, narrow_count));
+  }
+  const std::span<const WeightGradientTask> tasks(wide, wide_count);
   if (!detail::sums_in_parts(x, tasks)) {
     for (const WeightGradientTask& t : tasks) {
       using Task = ProductTask<PlainB<PlainRows<float>>>;
@@ -283,7 +295,6 @@ void weight_gradients(Exec& exec, Arena& arena, MatrixView<const float> x, std::
     run(Tasks());
     return;
   }
-  const ArenaScope scope(arena);
   const auto in_parts = [&](auto tiles) {
     const detail::WeightGradients<decltype(tiles), Exec> gradients(exec, arena, x, tasks);
     const auto part = [&](Index p, int thread) { gradients.add_part(p, thread); };
