@@ -56,6 +56,16 @@ TEST_CASE("cross-entropy of logits too large for an exponential is a number") {
   CHECK(logits == std::vector<float>{1, -1, 0});
 }
 
+TEST_CASE("zero writes zeros, and nothing beyond them") {
+  cpu::ThreadPool threads(3);
+  for (const Index count : {Index{0}, Index{5}, 2 * cpu::parameters_per_task + 3}) {
+    std::vector<float> x(static_cast<std::size_t>(count + 1), 7.0F), expected(static_cast<std::size_t>(count), 0.0F);
+    expected.push_back(7.0F);
+    cpu::zero(threads, x.data(), count);
+    CHECK(x == expected);
+  }
+}
+
 TEST_CASE("the squared norm, to 1e-6, the same on any number of threads") {
   cpu::ThreadPool threads(3);
   Arena arena;

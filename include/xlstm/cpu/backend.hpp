@@ -244,6 +244,7 @@ class Backend {
                         double gradient_scale) {
     return cpu::cross_entropy<Cap>(threads(), arena_, logits, targets, z_loss, gradient_scale);
   }
+  void zero(float* x, Index count) { cpu::zero(threads(), x, count); }
   double squared_norm(const float* x, Index count) { return cpu::squared_norm(threads(), arena_, x, count); }
   void adamw(float* parameter, const float* gradient, float* first_moment, float* second_moment, Index count,
              const AdamWStep& step) {

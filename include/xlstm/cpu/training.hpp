@@ -64,6 +64,15 @@ LossSum cross_entropy(Exec& exec, Arena& arena, MatrixView<float, V> logits, std
 
 inline constexpr Index parameters_per_task = Index{1} << 16;
 
+/// x = 0.
+template <class Exec>
+void zero(Exec& exec, float* x, Index count) {
+  exec.parallel_for(ceil_div(count, parameters_per_task), [&](Index task, int) {
+    const Index first = task * parameters_per_task;
+    std::fill_n(x + first, std::min(parameters_per_task, count - first), 0.0F);
+  });
+}
+
 /// Σ x²: blocks in fp32 pieces of 256, everything above in double.
 template <class Exec>
 double squared_norm(Exec& exec, Arena& arena, const float* x, Index count) {

@@ -280,6 +280,7 @@ class Backend {
   LossSum cross_entropy(MatrixView<T, V> logits, std::span<const Token> targets, double z_loss, double gradient_scale) {
     return reference::cross_entropy<Cap>(logits, targets, z_loss, gradient_scale);
   }
+  void zero(T* x, Index count) { std::fill_n(x, count, T(0)); }
   double squared_norm(const T* x, Index count) { return reference::squared_norm(x, count); }
   void adamw(T* parameter, const T* gradient, T* first_moment, T* second_moment, Index count, const AdamWStep& step) {
     reference::adamw(parameter, gradient, first_moment, second_moment, count, step);

@@ -25,7 +25,12 @@ class ParameterBlock : public Weights<Network, B> {
   ParameterBlock(const std::shared_ptr<Resources>&, std::string_view)
       : Weights<Network, B>(allocate_weights<Network, B>()) {}
 
-  void clear() { std::memset(this->memory.data(), 0, static_cast<std::size_t>(this->memory.bytes())); }
+  /// Zeros again, written by the threads of `backend`.
+  template <class Backend>
+  void clear(Backend& backend) {
+    using T = typename B::Arithmetic;
+    backend.zero(reinterpret_cast<T*>(this->memory.data()), this->memory.bytes() / static_cast<Index>(sizeof(T)));
+  }
   void initialize(std::uint64_t seed) { xlstm::initialize(static_cast<Weights<Network, B>&>(*this), seed); }
   /// The values of one of `parameters`, for the host to read until the next call.
   template <class Handle>
@@ -58,7 +63,10 @@ class ParameterBlock<Network, B> {
     bind_block<Network, B>(parameters, static_cast<std::byte*>(memory.data()));
   }
 
-  void clear() { memory.zero(); }
+  template <class Backend>
+  void clear(Backend&) {
+    memory.zero();
+  }
   void initialize(std::uint64_t seed) {
     Weights<Network, B> host = allocate_weights<Network, B>();
     xlstm::initialize(host, seed);

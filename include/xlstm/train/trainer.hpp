@@ -131,7 +131,7 @@ class Trainer {
   void accumulate(const Batch& batch) {
     check(batch);
     finish();
-    if (pending_batches_++ == 0) gradients_.clear();
+    if (pending_batches_++ == 0) gradients_.clear(backend_);
     Arena& arena = backend_.arena();
     ArenaScope scope(arena);
     const auto [run, states] = prepare(batch, training_, true);
