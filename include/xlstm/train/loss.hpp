@@ -14,8 +14,8 @@
 namespace xlstm {
 
 struct LossOptions {
-  double z_loss = 0;                        ///< coefficient of (log Z)²
-  Index slice_bytes = Index{32} * 1048576;  ///< of logits at a time; a slice has at least one row
+  double z_loss = 0;                         ///< coefficient of (log Z)²
+  Index slice_bytes = Index{128} * 1048576;  ///< of logits at a time; a slice has at least one row
 };
 
 /// Rows of a slice: as many as slice_bytes hold, spread evenly over the slices.
