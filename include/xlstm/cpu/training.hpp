@@ -62,7 +62,8 @@ LossSum cross_entropy(Exec& exec, Arena& arena, MatrixView<float, V> logits, std
   return sum;
 }
 
-inline constexpr Index parameters_per_task = Index{1} << 16;
+/// Small enough that threads share the matrices of small models, too, which an optimizer's step visits one by one.
+inline constexpr Index parameters_per_task = Index{1} << 14;
 
 /// x = 0.
 template <class Exec>
