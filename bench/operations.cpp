@@ -62,7 +62,7 @@ template <class Matrix, class Activations>
 void add_product(Work& work, Index rows) {
   work.bytes += static_cast<double>(Matrix::bytes);
   const double flops = 2.0 * static_cast<double>(rows * Matrix::rows * Matrix::cols);
-  constexpr bool rounded = std::is_same_v<Activations, cpu::Bf16Activations>;
+  [[maybe_unused]] constexpr bool rounded = std::is_same_v<Activations, cpu::Bf16Activations>;
   constexpr bool quantized = QuantizedHandle<Matrix>;
   bool on_amx = false;
   double products = 1;
@@ -231,7 +231,7 @@ void measure(const std::string& format, int threads, const bench::Machine& machi
     for (Token& t : all) t = static_cast<Token>(random.below(static_cast<std::uint64_t>(config.vocab_size)));
     return all;
   };
-  for (const std::size_t count : {1, 8}) {
+  for (const std::size_t count : {std::size_t{1}, std::size_t{8}}) {
     std::vector<Session<M>> sessions(count, model.session());
     std::vector<Session<M>*> pointers;
     for (auto& s : sessions) pointers.push_back(&s);

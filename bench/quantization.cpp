@@ -62,7 +62,8 @@ void score(const char* name, const std::string& directory, std::span<const Token
             const double p = static_cast<double>(reference[i]);
             kl += std::exp(p) * (p - static_cast<double>(row[static_cast<std::size_t>(i)]));
           }
-          nll -= static_cast<double>(row[tokens[static_cast<std::size_t>(position + 1)]]);
+          const Token next = tokens[static_cast<std::size_t>(position + 1)];
+          nll -= static_cast<double>(row[static_cast<std::size_t>(next)]);
           ++predicted;
         }
       });
