@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "cpu/normal_values.hpp"
 #include "xlstm/core/index.hpp"
 #include "xlstm/cpu/amx_sharing.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
@@ -17,13 +18,6 @@
 using namespace xlstm;
 
 namespace {
-
-std::vector<float> random_values(Index count, std::mt19937& random) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
-}
 
 /// A panel of A, one of B, and sums to begin with.
 template <class Tiles, Index Parts>
@@ -36,9 +30,9 @@ struct Operands {
       : blocks(number),
         a(static_cast<std::size_t>(Tiles::a_size(Tiles::tile_m, depth()))),
         b(static_cast<std::size_t>(Tiles::b_size(depth(), Parts))),
-        begin(random_values(Tiles::tile_m * Tiles::tile_n, random)) {
-    const auto left = random_values(Tiles::tile_m * depth(), random),
-               right = random_values(Tiles::tile_n * depth(), random);
+        begin(normal_values(Tiles::tile_m * Tiles::tile_n, random)) {
+    const auto left = normal_values(Tiles::tile_m * depth(), random),
+               right = normal_values(Tiles::tile_n * depth(), random);
     Tiles::pack_a(cpu::RowsOfA{left.data(), depth()}, 0, Tiles::tile_m, 0, depth(), Tiles::tile_m, a.data());
     if constexpr (Parts == 1) {
       std::vector<bf16> rounded(right.size());
@@ -97,7 +91,7 @@ TEST_CASE("either way goes on with what happens beside it once a term", "[amx_ti
   using Tiles = cpu::AmxTiles<cpu::HighestPrecision>;
   std::mt19937 random(2);
   const cpu::amx::Session session;
-  const auto rows_of_a = random_values(Tiles::tile_m * 10 * Tiles::block, random);
+  const auto rows_of_a = normal_values(Tiles::tile_m * 10 * Tiles::block, random);
   std::vector<Tiles::Element> panel(static_cast<std::size_t>(Tiles::a_size(Tiles::tile_m, 10 * Tiles::block)));
   std::vector<float> c(static_cast<std::size_t>(Tiles::tile_m * Tiles::tile_n)), sums(32 * 32);
   for (const Index blocks : {1, 2, 7}) {
@@ -123,7 +117,7 @@ TEST_CASE("panels packed step by step are those packed at once", "[amx_tiles]") 
   const auto check = [&](auto tiles) {
     using Tiles = decltype(tiles);
     const Index stride = 300, m = 3, k = 5, n = 7;
-    const auto matrix = random_values(300 * stride, random);
+    const auto matrix = normal_values(300 * stride, random);
     for (const Index depth : {Tiles::block, 7 * Tiles::block}) {
       REQUIRE(Tiles::in_steps(32, depth));
       REQUIRE_FALSE(Tiles::in_steps(31, depth));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "cpu/normal_values.hpp"
 #include "xlstm/core/element.hpp"
 #include "xlstm/core/executor.hpp"
 #include "xlstm/cpu/amx_tiles.hpp"
@@ -43,12 +44,6 @@ constexpr double left_out<cpu::AmxTiles<cpu::HighPrecision>> = 3 * 0x1p-16;
 template <class Tiles>
 constexpr double allowed = std::max(8 * 0x1p-24, left_out<Tiles>);
 
-std::vector<float> random_values(Index count, std::mt19937& random) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
-}
 float at(const std::vector<float>& values, Index i) { return values[static_cast<std::size_t>(i)]; }
 
 struct Shape {
@@ -98,9 +93,9 @@ template <class W>
 void every_operand_is_packed() {
   std::mt19937 random(11);
   for (const Shape& s : shapes) {
-    const auto a = random_values(s.m * s.depth, random), before = random_values(s.m * s.n, random);
+    const auto a = normal_values(s.m * s.depth, random), before = normal_values(s.m * s.n, random);
     std::vector<W> b;
-    for (const float v : random_values(s.n * s.depth, random)) b.push_back(static_cast<W>(v));
+    for (const float v : normal_values(s.n * s.depth, random)) b.push_back(static_cast<W>(v));
     const auto of_b = [&](Index i) { return static_cast<float>(b[static_cast<std::size_t>(i)]); };
     for_each_kind([&](auto tiles, const char* kind) {
       using Tiles = decltype(tiles);
@@ -135,8 +130,8 @@ TEST_CASE("threads divide a blocked product by columns, by rows or by the summat
   // takes at once, of columns more than one slice; and neither.
   const Shape s = GENERATE(Shape{2100, 70, 45}, Shape{2050, 40, 1030}, Shape{150, 40, 2500}, Shape{70, 600, 2048},
                            Shape{300, 200, 100});
-  const auto a = random_values(s.m * s.depth, random), b = random_values(s.n * s.depth, random),
-             before = random_values(s.m * s.n, random);
+  const auto a = normal_values(s.m * s.depth, random), b = normal_values(s.n * s.depth, random),
+             before = normal_values(s.m * s.n, random);
   cpu::ThreadPool pool(2);
   const cpu::PlainB<cpu::PlainRows<float>> of_b{{b.data(), s.n}};
   for_each_kind([&](auto tiles, const char* kind) {
@@ -155,14 +150,14 @@ TEST_CASE("threads divide a blocked product by columns, by rows or by the summat
 TEST_CASE("a blocked product of quantised weights is that of the floats they stand for", "[matrix_product]") {
   std::mt19937 random(12);
   const Shape s{50, 40, 128};
-  const auto a = random_values(s.m * s.depth, random);
+  const auto a = normal_values(s.m * s.depth, random);
   const std::vector<float> before(static_cast<std::size_t>(s.m * s.n), 0.0F);
   const auto check = [&](auto format) {
     using F = decltype(format);
     std::vector<std::uint8_t> codes(static_cast<std::size_t>(s.n * F::row_bytes(s.depth)));
     for (auto& code : codes) code = static_cast<std::uint8_t>(random());
     std::vector<bf16> scales;
-    for (const float v : random_values(s.n * F::groups(s.depth), random)) scales.push_back(static_cast<bf16>(v));
+    for (const float v : normal_values(s.n * F::groups(s.depth), random)) scales.push_back(static_cast<bf16>(v));
     const auto rows = cpu::weight_rows<F>(codes.data(), scales.data(), s.depth);
     std::vector<float> floats(static_cast<std::size_t>(s.n * s.depth));
     for (Index n = 0; n < s.n; ++n) {
@@ -189,7 +184,7 @@ TEST_CASE("products of elements of any size have the precision that is asked for
   const Shape s{48, 32, 1};  // one product each: nothing else hides an error
   const std::vector<float> before(static_cast<std::size_t>(s.m * s.n), 0.0F);
   for (const float size : {1e-12F, 1e-3F, 1.0F, 3e4F, 1e18F}) {
-    auto a = random_values(s.m, random), b = random_values(s.n, random);
+    auto a = normal_values(s.m, random), b = normal_values(s.n, random);
     for (float& v : a) v *= size;
     for (float& v : b) v *= size;
     for_each_kind([&](auto tiles, const char* kind) {
@@ -212,9 +207,9 @@ TEST_CASE("what is not finite in a row of A stays in that row of the product, an
   std::mt19937 random(14);
   const Shape s{50, 40, 70};
   const std::vector<float> before(static_cast<std::size_t>(s.m * s.n), 0.0F);
-  const auto b = random_values(s.depth * s.n, random);
+  const auto b = normal_values(s.depth * s.n, random);
   for (const float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    auto a = random_values(s.m * s.depth, random);
+    auto a = normal_values(s.m * s.depth, random);
     a[static_cast<std::size_t>(17 * s.depth + 69)] = value;
     for_each_kind([&](auto tiles, const char* kind) {
       CAPTURE(kind, value);
@@ -234,7 +229,7 @@ TEST_CASE("in high precision a product of matrices is off by 2^-18 of its size, 
   if (!cpu::amx::permitted()) return;
   std::mt19937 random(15);
   const Shape s{64, 96, 700};
-  const auto a = random_values(s.m * s.depth, random), b = random_values(s.n * s.depth, random);
+  const auto a = normal_values(s.m * s.depth, random), b = normal_values(s.n * s.depth, random);
   const std::vector<float> before(static_cast<std::size_t>(s.m * s.n), 0.0F);
   const auto error = [&](auto tiles) {
     const auto c = product<decltype(tiles)>(cpu::RowsOfA{a.data(), s.depth},

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "cpu/normal_values.hpp"
 #include "xlstm/cpu/linear.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 
@@ -13,12 +14,6 @@ using namespace xlstm;
 
 namespace {
 
-std::vector<float> random_values(Index count, std::mt19937& random) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
-}
 float at(const std::vector<float>& values, Index i) { return values[static_cast<std::size_t>(i)]; }
 
 }  // namespace
@@ -28,13 +23,13 @@ TEST_CASE("narrow layers of one x, in any format, are x Wᵀ + bias", "[narrow_l
   const Index rows = GENERATE(33, 64, 150), in = GENERATE(1, 16, 70, 385);
   const std::vector<Index> outs = {4, 0, 1, 8};
   const Index stride = in + 3;
-  const std::vector<float> x = random_values(rows * stride, random), bias = random_values(8, random);
+  const std::vector<float> x = normal_values(rows * stride, random), bias = normal_values(8, random);
   std::vector<std::vector<bf16>> weights;
   std::vector<cpu::PlainRows<bf16>> formats;
   std::vector<std::vector<float>> y;
   for (const Index out : outs) {
     weights.emplace_back();
-    for (const float w : random_values(out * in, random)) weights.back().push_back(static_cast<bf16>(w));
+    for (const float w : normal_values(out * in, random)) weights.back().push_back(static_cast<bf16>(w));
     formats.push_back({weights.back().data(), in});
     y.emplace_back(static_cast<std::size_t>(rows * out), -77.0F);
   }
@@ -68,9 +63,9 @@ TEST_CASE("narrow layers of one x, in any format, are x Wᵀ + bias", "[narrow_l
 TEST_CASE("gradients of narrow layers over many rows lose no more to rounding than a wide layer's", "[narrow_layers]") {
   std::mt19937 random(22);
   const Index rows = 20000, in = 70, stride = in + 5;
-  std::vector<float> x = random_values(rows * stride, random);
+  std::vector<float> x = normal_values(rows * stride, random);
   for (float& v : x) v = std::abs(v);  // sums grow with the number of rows
-  const std::vector<float> dy(static_cast<std::size_t>(rows * 3), 0.7F), before = random_values(3 * in, random);
+  const std::vector<float> dy(static_cast<std::size_t>(rows * 3), 0.7F), before = normal_values(3 * in, random);
   std::vector<float> dw = before;
   const cpu::WeightGradientTask task{MatrixView<const float>(dy.data(), rows, 3), dw.data()};
   cpu::ThreadPool pool(2);

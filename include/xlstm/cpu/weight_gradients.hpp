@@ -276,14 +276,12 @@ void weight_gradients(Exec& exec, Arena& arena, MatrixView<const float> x, std::
   const ArenaScope scope(arena);
   WeightGradientTask* const wide = arena.allocate<WeightGradientTask>(static_cast<Index>(all.size()));
   WeightGradientTask* const narrow = arena.allocate<WeightGradientTask>(static_cast<Index>(all.size()));
-  std::size_t wide_count = 0, narrow_count = 0;
-  for (const WeightGradientTask& t : all) {
-    (t.dy.cols() <= few_outputs ? narrow[narrow_count++] : wide[wide_count++]) = t;
+  const auto ends = std::partition_copy(all.begin(), all.end(), narrow, wide,
+                                        [](const WeightGradientTask& t) { return t.dy.cols() <= few_outputs; });
+  if (ends.first != narrow) {
+    detail::narrow_weight_gradients(exec, arena, x, std::span<const WeightGradientTask>(narrow, ends.first));
   }
-  if (narrow_count > 0) {
-    detail::narrow_weight_gradients(exec, arena, x, std::span<const WeightGradientTask>(narrow, narrow_count));
-  }
-  const std::span<const WeightGradientTask> tasks(wide, wide_count);
+  const std::span<const WeightGradientTask> tasks(wide, ends.second);
   if (!detail::sums_in_parts(x, tasks)) {
     for (const WeightGradientTask& t : tasks) {
       using Task = ProductTask<PlainB<PlainRows<float>>>;
