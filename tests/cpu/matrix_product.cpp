@@ -49,7 +49,7 @@ float at(const std::vector<float>& values, Index i) { return values[static_cast<
 struct Shape {
   Index m, n, depth;
 };
-// Around the sides of every tile, and beyond the blocks: of the summation (384, 512, and 3840 packed at once), of rows
+// Around the sides of every tile, and beyond the blocks: of the summation (256, 512, and 3840 packed at once), of rows
 // (512, 1022) and of columns (256, 512).
 const std::vector<Shape> shapes = {{1, 1, 1},     {5, 3, 2},      {16, 16, 32},  {17, 33, 31},
                                    {32, 32, 64},  {33, 31, 47},   {48, 15, 33},  {64, 70, 100},
@@ -144,6 +144,26 @@ TEST_CASE("threads divide a blocked product by columns, by rows or by the summat
     };
     check(cpu::RowsOfA{a.data(), s.depth}, [&](Index i, Index k) { return at(a, i * s.depth + k); });
     check(cpu::ColumnsOfA{a.data(), s.m}, [&](Index i, Index k) { return at(a, k * s.m + i); });
+  });
+}
+
+TEST_CASE("threads with rows of their own and a B too large to stay near change no bit either", "[matrix_product]") {
+  std::mt19937 random(17);
+  const Shape s{2100, 410, 1030};  // 1.7 MB of packed floats, several strips; rows that no tile divides
+  const auto a = normal_values(s.m * s.depth, random), b = normal_values(s.n * s.depth, random),
+             before = normal_values(s.m * s.n, random);
+  cpu::ThreadPool pool(2);
+  const cpu::PlainB<cpu::PlainRows<float>> of_b{{b.data(), s.n}};
+  for_each_kind([&](auto tiles, const char* kind) {
+    using Tiles = decltype(tiles);
+    CAPTURE(kind);
+    const cpu::RowsOfA rows{a.data(), s.depth};
+    const bool same = product<Tiles>(rows, of_b, s, before, pool) == product<Tiles>(rows, of_b, s, before);
+    REQUIRE(same);
+    const cpu::ColumnsOfA columns{a.data(), s.m};
+    const bool same_columns =
+        product<Tiles>(columns, of_b, s, before, pool) == product<Tiles>(columns, of_b, s, before);
+    REQUIRE(same_columns);
   });
 }
 

@@ -18,9 +18,8 @@ struct NoWork {
   static void step() {}
 };
 
-/// Beside a product, spread evenly over its terms: some work, memory that is asked for, and the sums and the left
-/// operand of products after this one. Work has left(), the number of steps that are left, and step(). Refers to the
-/// Prefetcher.
+/// Beside a product, spread evenly over its terms: some work, memory that is asked for, and the sums of the product
+/// after this one. Work has left(), the number of steps that are left, and step(). Refers to the Prefetcher.
 template <class Work>
 class Alongside {
  public:
@@ -40,15 +39,10 @@ class Alongside {
   }
   Index sum_rows_left() const { return sum_rows_; }
 
-  /// The next `terms` calls ask for a left operand's panel.
-  void ask_for_left(const void* panel, Index bytes, Index terms) { left_ = Prefetcher({panel, bytes, 0, 1}, terms); }
-  Index left_lines_left() const { return left_.left(); }
-
   /// Once a term.
   [[gnu::always_inline]] void next() {
     for (due_ += steps_; due_ >= terms_ && work_.left() > 0; due_ -= terms_) work_.step();
     if (ahead_ != nullptr) ahead_->next();
-    left_.next();
     for (Index i = 0; i < sum_rows_a_term_ && sum_rows_ > 0; ++i, --sum_rows_, sums_ += stride_) {
       __builtin_prefetch(sums_, 1);
       __builtin_prefetch(sums_ + 16, 1);
@@ -68,7 +62,6 @@ class Alongside {
   Index due_ = 0;  ///< steps by now, times terms_, less those done
   const float* sums_ = nullptr;
   Index stride_ = 0, sum_rows_ = 0, sum_rows_a_term_ = 0;
-  Prefetcher left_;
 };
 
 }  // namespace xlstm::cpu

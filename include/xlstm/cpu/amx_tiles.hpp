@@ -42,7 +42,9 @@ struct AmxTiles {
   static constexpr Index tile_m = 32;
   static constexpr Index tile_n = 32;
   static constexpr Index block_k = 512;
+  static constexpr Index gradient_k = block_k;  ///< the same for gradients of weights in parts (weight_gradients.hpp)
   static constexpr Index block_n = 256;
+  static constexpr Index strip_n = block_n;      ///< columns of B that meet a panel of A before the next one does
   static constexpr Index packed_k = block_k;     ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 512;          ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 128;           ///< the same where each thread has rows of its own

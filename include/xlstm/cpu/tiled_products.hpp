@@ -79,12 +79,13 @@ class TiledProducts {
   static void by_rows(std::span<TiledProducts> products, const Tasks& meanwhile = {}) {
     TiledProducts& any = products[0];
     const ArenaScope scope(any.arena_);
-    // Where B's stay near, rows in small pieces cost nothing, and threads finish together.
-    const Index rows = packed_b_bytes(products) <= most_near_bytes ? Tiles::near_task_m : Tiles::task_m;
+    const bool near = packed_b_bytes(products) <= most_near_bytes;
+    const Index rows = near ? Tiles::near_task_m : any.even_rows(Tiles::task_m);
     Index a_each = 0, b_each = 0;
     for (TiledProducts& p : products) {
       a_each = std::max(a_each, p.a_size(rows, p.depth_at_once()));
       p.slices_ = p.cut(1);
+      p.strip_tiles_ = near ? p.slices_.widest : strip_tiles;
       p.first_of_b_ = b_each;
       b_each += p.steps() * p.slices_.count * p.slice_size();
     }
@@ -114,11 +115,15 @@ class TiledProducts {
   using Element = typename Tiles::Element;
   /// Columns of A are packed before their products: their transposes gained nothing alongside (measured).
   static constexpr bool packs_alongside = Tiles::packs_alongside && std::is_same_v<A, RowsOfA>;
-  static constexpr Index most_b_bytes = Index{4} << 20;     ///< of B's panels, which each thread has (measured)
-  static constexpr Index most_near_bytes = Index{3} << 19;  ///< of B's that stay in a 2 MiB cache
+  static constexpr Index most_b_bytes = Index{4} << 20;        ///< of B's panels, which each thread has (measured)
+  static constexpr Index most_near_bytes = Index{1450} << 10;  ///< of B's that stay in a 2 MiB cache, beside A and C
+  /// Tiles of B that meet all panels of A before others do.
+  static constexpr Index strip_tiles = Tiles::strip_n / Tiles::tile_n;
   /// Columns of one task: tiles [first, first + count).
   struct Slice {
     Index task, first, count;
+    /// Up to `most` of its tiles, from number j on.
+    Slice strip(Index j, Index most) const { return {task, first + j, std::min(most, count - j)}; }
   };
   struct Slices {
     Slice* list;
@@ -210,13 +215,18 @@ class TiledProducts {
   };
 
   Index height() const { return Tiles::height(std::min(m_, Tiles::block_m)); }
+  /// Rows of a task, about `most`: as many tasks for each thread, where they are few.
+  Index even_rows(Index most) const {
+    const Index threads = exec_.size(), tasks = ceil_div(m_, most);
+    return tasks > 8 * threads ? most : round_up(ceil_div(m_, round_up(tasks, threads)), height());
+  }
   Index depth_at_once() const { return std::clamp<Index>(depth_, 1, Tiles::packed_k); }
   /// A's panels for so many rows and so much of the summation.
   Index a_size(Index rows, Index depth) const {
     return ceil_div(std::min(m_, rows), height()) * Tiles::a_size(height(), std::min(depth, depth_at_once()));
   }
-  Index b_size(const Slices& slices) const {
-    return slices.widest * Tiles::b_size(std::min(depth_, Tiles::block_k), most_parts_);
+  Index strip_size(const Slices& slices) const {
+    return std::min(slices.widest, strip_tiles) * Tiles::b_size(std::min(depth_, Tiles::block_k), most_parts_);
   }
 
   void pack_panel(const Block& block, Index p, const PackedA& packed) const {
@@ -228,19 +238,33 @@ class TiledProducts {
     }
   }
 
-  /// All panels, a few rows of the summation at a time, which lie together in memory where A is read by columns.
-  void pack_block(const Block& block, const PackedA& packed) const {
-    constexpr Index step = 32;
-    for (Index k = block.begin; k < block.end; k += Tiles::block_k) {
-      const Index d = std::min(Tiles::block_k, block.end - k);
-      for (Index x = 0; x < d; x += step) {
-        for (Index p = 0; p < block.panels(); ++p) {
-          const Index first = p * block.height;
-          Tiles::pack_a(a_, block.first + first, std::min(block.height, block.rows - first), k + x,
-                        std::min(step, d - x), block.height,
-                        packed.panel(block, p, k, d) + Tiles::a_size(block.height, x));
-        }
-      }
+  /// Columns of A are packed a few rows of the summation at a time, which lie together in memory.
+  static constexpr Index packed_rows = 32;
+  static_assert(Tiles::block_k % packed_rows == 0, "such rows belong to one block of the summation");
+  static Index row_groups(const Block& block) { return ceil_div(block.end - block.begin, packed_rows); }
+  /// A group of rows for the panels [first_p, end_p).
+  void pack_row_group(const Block& block, Index group, Index first_p, Index end_p, const PackedA& packed) const {
+    const Index x = group * packed_rows, k = block.begin + x / Tiles::block_k * Tiles::block_k;
+    const Index d = std::min(Tiles::block_k, block.end - k), within = block.begin + x - k;
+    for (Index p = first_p; p < end_p; ++p) {
+      const Index first = p * block.height;
+      Tiles::pack_a(a_, block.first + first, std::min(block.height, block.rows - first), k + within,
+                    std::min(packed_rows, d - within), block.height,
+                    packed.panel(block, p, k, d) + Tiles::a_size(block.height, within));
+    }
+  }
+
+  /// All panels, by all threads.
+  void pack_together(const Block& block, const PackedA& packed) const {
+    if constexpr (std::is_same_v<A, ColumnsOfA>) {
+      constexpr Index at_once = 32;  // panels: about a page of a row
+      const Index pieces = ceil_div(block.panels(), at_once);
+      exec_.parallel_for(row_groups(block) * pieces, [&](Index task, int) {
+        const Index first = task % pieces * at_once;
+        pack_row_group(block, task / pieces, first, std::min(block.panels(), first + at_once), packed);
+      });
+    } else {
+      exec_.parallel_for(block.panels(), [&](Index p, int) { pack_panel(block, p, packed); });
     }
   }
 
@@ -263,13 +287,13 @@ class TiledProducts {
       if (packed.next != stage) pack_panel(block, 0, packed);
       packed.next = {};
     } else if constexpr (std::is_same_v<A, ColumnsOfA>) {
-      pack_block(block, packed);
+      for (Index group = 0; group < row_groups(block); ++group) pack_row_group(block, group, 0, block.panels(), packed);
     } else {
       for (Index p = 0; p < block.panels(); ++p) pack_panel(block, p, packed);
     }
   }
 
-  /// The slice's columns of panel p, over one block of the summation, [k, k + d).
+  /// The slice's columns, or a strip's, of panel p, over one block of the summation, [k, k + d).
   static void multiply_panel(const ProductTask<B>& task, const Block& block, Index p, Index k, Index d,
                              const Slice& slice, const PackedA& packed_a, const Element* packed_b,
                              typename Tiles::Beside& beside) {
@@ -312,8 +336,8 @@ class TiledProducts {
     for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
       const Index d = std::min(Tiles::block_k, block.end - k);
       const Element* const b = packed_b + slice.count * Tiles::b_size(k - block.begin, Tiles::parts(task.b));
-      for (Index p = 0; p < block.panels(); ++p) {
-        if constexpr (packs_alongside) {
+      if constexpr (packs_alongside) {
+        for (Index p = 0; p < block.panels(); ++p) {
           typename Tiles::Packing work;
           if (p + 1 < block.panels()) {
             if (s == 0) work = packing(block, p + 1, packed_a.panel(block, p + 1, k, d));
@@ -324,9 +348,15 @@ class TiledProducts {
           typename Tiles::Beside beside(ahead, work, slice.count * Tiles::terms(d, Tiles::parts(task.b)));
           multiply_panel(task, block, p, k, d, slice, packed_a, b, beside);
           beside.finish();
-        } else {
-          typename Tiles::Beside beside = asking(ahead);
-          multiply_panel(task, block, p, k, d, slice, packed_a, b, beside);
+        }
+      } else {
+        typename Tiles::Beside beside = asking(ahead);
+        for (Index j = 0; j < slice.count; j += strip_tiles_) {
+          const Slice strip = slice.strip(j, strip_tiles_);
+          const Element* const of_strip = b + j * Tiles::b_size(d, Tiles::parts(task.b));
+          for (Index p = 0; p < block.panels(); ++p) {
+            multiply_panel(task, block, p, k, d, strip, packed_a, of_strip, beside);
+          }
         }
       }
     }
@@ -360,17 +390,6 @@ class TiledProducts {
   static typename Tiles::Beside asking(Prefetcher& ahead) {
     if constexpr (Tiles::asks_ahead) return {ahead, {}, 1};
     return {};
-  }
-
-  /// While panel p is multiplied, in so many terms, asks for the panel after it: from one to the next a core's own
-  /// prefetchers begin anew, and all of a shared A may be larger than its caches.
-  static void ask_for_panel_after(Index p, const Block& block, Index k, Index d, const PackedA& packed_a, Index terms,
-                                  typename Tiles::Beside& beside) {
-    const bool last = p + 1 == block.panels(), goes_on = k + d < block.end;
-    const Index next_k = !last ? k : goes_on ? k + d : block.begin;
-    const Index next_d = std::min(Tiles::block_k, block.end - next_k);
-    beside.ask_for_left(packed_a.panel(block, last ? 0 : p + 1, next_k, next_d),
-                        Tiles::a_size(block.height, next_d) * static_cast<Index>(sizeof(Element)), terms);
   }
 
   // For by_rows: B lies slice after slice for one step of the summation, and so on.
@@ -408,41 +427,50 @@ class TiledProducts {
     const Index wanted = threads == 1 ? 1 : 2 * threads;
     const Slices slices = cut(wanted);
     const PackedA packed_a = allocate_packed_a(a_size(Tiles::block_m, depth_at_once()));
-    Element* const packed_b = arena_.allocate<Element>(threads * b_size(slices));
+    Element* const packed_b = arena_.allocate<Element>(threads * strip_size(slices));
     for (Index m = 0; m < m_; m += Tiles::block_m) {
       for (Index first_k = 0; first_k == 0 || first_k < depth_; first_k += depth_at_once()) {
         const Block block = this->block(m, Tiles::block_m, first_k, std::min(depth_, first_k + depth_at_once()));
-        exec_.parallel_for(block.panels(), [&](Index p, int) { pack_panel(block, p, packed_a); });
+        pack_together(block, packed_a);
         // With fewer slices than threads the panels are divided too (and such a slice is packed more than once).
         const Index parts = std::min(block.panels(), ceil_div(wanted, slices.count));
         exec_.parallel_for(slices.count * parts, [&](Index index, int thread) {
           [[maybe_unused]] const typename Tiles::Session session;
-          const Slice& slice = slices.list[index / parts];
-          const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slice.task)];
           const Index part = index % parts;
-          const Index first = slice.first * Tiles::tile_n;
-          Element* const my_b = packed_b + thread * b_size(slices);
-          for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
-            const Index d = std::min(Tiles::block_k, block.end - k);
-            pack_b<Tiles>(task.b, k, d, first, std::min(slice.count * Tiles::tile_n, task.n - first), my_b);
-            // What this thread packs next, mostly: this slice's next block, or the next slice's first one.
-            const bool goes_on = k + d < block.end;
-            const Index then = goes_on ? index : index + 1;
-            MemoryRows next{};
-            if (then < slices.count * parts) {
-              next = memory_of_b(slices.list[then / parts], goes_on ? k + d : block.begin, block.end);
-            }
-            const Index first_p = block.panels() * part / parts, end_p = block.panels() * (part + 1) / parts;
-            Prefetcher ahead = asked_during((end_p - first_p) * slice.count, d, next);
-            typename Tiles::Beside beside = asking(ahead);
-            for (Index p = first_p; p < end_p; ++p) {
-              if constexpr (Tiles::asks_ahead && !Tiles::packs_alongside) {
-                ask_for_panel_after(p, block, k, d, packed_a, slice.count * Tiles::terms(d, most_parts_), beside);
-              }
-              multiply_panel(task, block, p, k, d, slice, packed_a, my_b, beside);
-            }
-          }
+          const Index first_p = block.panels() * part / parts, end_p = block.panels() * (part + 1) / parts;
+          // What this thread packs after this slice, mostly: the next one.
+          const Slice* const next = index + 1 < slices.count * parts ? &slices.list[(index + 1) / parts] : nullptr;
+          multiply_slice(slices.list[index / parts], next, block, first_p, end_p, packed_a,
+                         packed_b + thread * strip_size(slices));
         });
+      }
+    }
+  }
+
+  /// Panels [first_p, end_p) of the block with one slice of B, packed strip after strip, of which each meets all of
+  /// these panels.
+  void multiply_slice(const Slice& slice, const Slice* next_slice, const Block& block, Index first_p, Index end_p,
+                      const PackedA& packed_a, Element* packed_b) const {
+    const ProductTask<B>& task = tasks_[static_cast<std::size_t>(slice.task)];
+    for (Index k = block.begin; k == block.begin || k < block.end; k += Tiles::block_k) {
+      const Index d = std::min(Tiles::block_k, block.end - k);
+      for (Index j = 0; j < slice.count; j += strip_tiles) {
+        const Slice strip = slice.strip(j, strip_tiles);
+        const Index first = strip.first * Tiles::tile_n;
+        pack_b<Tiles>(task.b, k, d, first, std::min(strip.count * Tiles::tile_n, task.n - first), packed_b);
+        MemoryRows next{};
+        if (j + strip_tiles < slice.count) {
+          next = memory_of_b(slice.strip(j + strip_tiles, strip_tiles), k, block.end);
+        } else if (k + d < block.end) {
+          next = memory_of_b(slice.strip(0, strip_tiles), k + d, block.end);
+        } else if (next_slice != nullptr) {
+          next = memory_of_b(next_slice->strip(0, strip_tiles), block.begin, block.end);
+        }
+        Prefetcher ahead = asked_during((end_p - first_p) * strip.count, d, next);
+        typename Tiles::Beside beside = asking(ahead);
+        for (Index p = first_p; p < end_p; ++p) {
+          multiply_panel(task, block, p, k, d, strip, packed_a, packed_b, beside);
+        }
       }
     }
   }
@@ -454,8 +482,9 @@ class TiledProducts {
   std::span<const ProductTask<B>> tasks_;
   Index columns_ = 0;
   Index most_parts_ = 1;
-  Slices slices_{};       ///< (by_rows)
-  Index first_of_b_ = 0;  ///< where a thread's panels of this B begin (by_rows)
+  Slices slices_{};        ///< (by_rows)
+  Index strip_tiles_ = 1;  ///< of B that meet all panels of A at once (by_rows)
+  Index first_of_b_ = 0;   ///< where a thread's panels of this B begin (by_rows)
 };
 
 /// C_t (+)= A·B_t for all tasks t with the tiles named.

@@ -21,21 +21,24 @@ struct FloatArithmetic {
 };
 
 /// Panels of A: element (m, k) at [k · height + m]; of B: (k, j) at [k · tile_n + j]; zeros beyond the matrix.
-/// The measured choices: the tile of C in registers (lower where that fits few rows of C better), and the blocks of A
-/// (first-level cache, tile_m × block_k) and of B (second-level cache, block_k × block_n).
+/// The measured choices: the tile of C in registers (lower where that fits few rows of C better), a strip of B in the
+/// first-level cache (block_k × strip_n), while panels of A come by from the second level, which has block_k × task_m
+/// or block_m of A.
 template <class Arithmetic>
 struct VectorTilesOf {
   static constexpr Index tile_m = simd::registers == 32 ? 14 : 6;
   static constexpr Index least_tile_m = simd::registers == 32 ? 11 : 5;  ///< of the tiles for few rows
   static constexpr Index tile_n = 2 * simd::width;
-  static constexpr Index block_k = 384;
+  static constexpr Index block_k = 256;
+  static constexpr Index gradient_k = 384;  ///< the same for gradients of weights in parts (weight_gradients.hpp)
+  static constexpr Index strip_n = tile_n;  ///< columns of B that meet all panels of A before others do
   static constexpr Index block_n = 512;
-  static constexpr Index packed_k = 10 * block_k;           ///< of the summation, for which A is packed at once
-  static constexpr Index block_m = 1024 / tile_m * tile_m;  ///< rows of C whose packed A is held at once
-  static constexpr Index task_m = 128 / tile_m * tile_m;    ///< the same where each thread has rows of its own
-  static constexpr Index near_task_m = task_m;              ///< and all of B stays in its cache
-  static constexpr bool packs_alongside = false;            ///< rows of A, while it multiplies
-  static constexpr bool asks_ahead = true;                  ///< for memory, while it multiplies
+  static constexpr Index packed_k = 15 * block_k;              ///< of the summation, for which A is packed at once
+  static constexpr Index block_m = 1024 / tile_m * tile_m;     ///< rows of C whose packed A is held at once
+  static constexpr Index task_m = 518 / tile_m * tile_m;       ///< the same where each thread has rows of its own
+  static constexpr Index near_task_m = 128 / tile_m * tile_m;  ///< and all of B stays in its cache
+  static constexpr bool packs_alongside = false;               ///< rows of A, while it multiplies
+  static constexpr bool asks_ahead = true;                     ///< for memory, while it multiplies
 
   using Element = float;  ///< of panels
   /// What a thread needs around its products: nothing here.
@@ -147,6 +150,9 @@ struct VectorTilesOf {
   /// `beside` goes on once for so many multiply-adds of each sum (measured: 32 are as good, 64 too many).
   static constexpr Index term_k = 16;
   static constexpr Index terms(Index depth, Index) { return ceil_div(depth, term_k); }
+  /// How far ahead A is asked for, floats: some 60 steps of the summation, also those of the panel after this one,
+  /// which a core's own prefetchers find too late (measured).
+  static constexpr Index a_ahead = 768;
 
   /// One tile of C: c (+)= a·b, where `count_m` × `count_n` elements are inside the matrix. Without `add` the tile
   /// begins with `initial` (one value a column) or zero. `beside`: what happens meanwhile.
@@ -172,6 +178,7 @@ struct VectorTilesOf {
     for (Index first = 0; first < depth; first += term_k) {
       const Index end = std::min(depth, first + term_k);
       for (Index x = first; x < end; ++x) {
+        __builtin_prefetch(a + x * rows + a_ahead);
         simd::Floats v[vectors];
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; ++j) v[j] = simd::load(b + x * tile_n + j * simd::width);

@@ -68,7 +68,7 @@ class WeightGradients {
     // So many rows at once that the packed left strips stay near.
     const Index bytes = count(left_) * Tiles::a_size(height_, granule) * Index{sizeof(Element)};
     depth_ = std::clamp<Index>(most_left_bytes / std::max<Index>(1, bytes) * granule, granule,
-                               Tiles::block_k / granule * granule);
+                               Tiles::gradient_k / granule * granule);
     packed_left_size_ = count(left_) * Tiles::a_size(height_, depth_);
     packed_right_size_ = Tiles::b_size(depth_, b_parts);
     packed_left_ = arena.allocate<Element>(exec.size() * packed_left_size_);
