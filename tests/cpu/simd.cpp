@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/cpu/simd.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -125,6 +126,17 @@ TEST_CASE("select, max and min", "[simd]") {
     REQUIRE(simd::max(a, b)[i] == std::max(x, 1.5F));
     REQUIRE(simd::min(a, b)[i] == std::min(x, 1.5F));
     REQUIRE(simd::select(a < b, a, b)[i] == std::min(x, 1.5F));
+  }
+}
+
+TEST_CASE("zeros past the caches go where they should, wherever that lies", "[simd]") {
+  for (Index first = 0; first < 20; ++first) {
+    for (const Index count : {0, 1, 15, 16, 33, 70}) {
+      std::vector<float> x(100, 7.0F), expected = x;
+      std::fill_n(expected.begin() + first, count, 0.0F);
+      simd::zero_past_caches(x.data() + first, count);
+      REQUIRE(x == expected);
+    }
   }
 }
 

@@ -23,6 +23,25 @@ constexpr Index tile_height(Index m, Index least, Index most) {
 template <int Rows, int Vectors>
 [[gnu::always_inline]] inline void store_tile(const simd::Floats (&sum)[Rows][Vectors], float* c, Index stride,
                                               Index count_m, Index count_n, const float* initial, bool add) {
+  if (count_m >= Rows && count_n >= Vectors * simd::width && (add || initial == nullptr)) {
+    if (add) {
+#pragma GCC unroll 16
+      for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+        for (int j = 0; j < Vectors; ++j) {
+          float* const to = c + i * stride + j * simd::width;
+          simd::store(to, sum[i][j] + simd::load(to));
+        }
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+        for (int j = 0; j < Vectors; ++j) simd::store(c + i * stride + j * simd::width, sum[i][j]);
+      }
+    }
+    return;
+  }
 #pragma GCC unroll 4
   for (int j = 0; j < Vectors; ++j) {
     const Index first = j * simd::width;

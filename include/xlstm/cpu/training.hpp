@@ -68,9 +68,15 @@ inline constexpr Index parameters_per_task = Index{1} << 14;
 /// x = 0.
 template <class Exec>
 void zero(Exec& exec, float* x, Index count) {
+  constexpr Index most_cached = Index{1} << 23;  // of more, caches keep nothing until it is read
   exec.parallel_for(ceil_div(count, parameters_per_task), [&](Index task, int) {
-    const Index first = task * parameters_per_task;
-    std::fill_n(x + first, std::min(parameters_per_task, count - first), 0.0F);
+    float* const first = x + task * parameters_per_task;
+    const Index some = std::min(parameters_per_task, count - task * parameters_per_task);
+    if (count > most_cached) {
+      simd::zero_past_caches(first, some);
+    } else {
+      std::fill_n(first, some, 0.0F);
+    }
   });
 }
 
@@ -121,6 +127,12 @@ void adamw(Exec& exec, float* parameter, const float* gradient, float* first_mom
     };
     Index i = first;
     for (; i + simd::width <= end; i += simd::width) {
+      constexpr Index ahead =
+          512;  // four streams from memory are more than a core's own prefetchers ask for (measured)
+      simd::prefetch(parameter + i + ahead);
+      simd::prefetch(gradient + i + ahead);
+      simd::prefetch(first_moment + i + ahead);
+      simd::prefetch(second_moment + i + ahead);
       update(
           i, [](const float* x) { return simd::load(x); }, [](float* x, simd::Floats v) { simd::store(x, v); });
     }
