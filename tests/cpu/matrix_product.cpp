@@ -49,8 +49,8 @@ float at(const std::vector<float>& values, Index i) { return values[static_cast<
 struct Shape {
   Index m, n, depth;
 };
-// Around the sides of every tile, and beyond the blocks: of the summation (256, 512, and 3840 packed at once), of rows
-// (512, 1022) and of columns (256, 512).
+// Around the sides of every tile, and beyond the blocks: of the summation (256, 384, 512, and 3840 packed at once), of
+// rows (512, 1022) and of columns (256, 512).
 const std::vector<Shape> shapes = {{1, 1, 1},     {5, 3, 2},      {16, 16, 32},  {17, 33, 31},
                                    {32, 32, 64},  {33, 31, 47},   {48, 15, 33},  {64, 70, 100},
                                    {70, 9, 1030}, {1050, 20, 12}, {20, 1100, 9}, {3, 5, 4100}};

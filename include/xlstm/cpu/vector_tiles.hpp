@@ -29,11 +29,11 @@ struct VectorTilesOf {
   static constexpr Index tile_m = simd::registers == 32 ? 14 : 6;
   static constexpr Index least_tile_m = simd::registers == 32 ? 11 : 5;  ///< of the tiles for few rows
   static constexpr Index tile_n = 2 * simd::width;
-  static constexpr Index block_k = 256;
+  static constexpr Index block_k = simd::registers == 32 ? 256 : 384;
   static constexpr Index gradient_k = 384;  ///< the same for gradients of weights in parts (weight_gradients.hpp)
   static constexpr Index strip_n = tile_n;  ///< columns of B that meet all panels of A before others do
   static constexpr Index block_n = 512;
-  static constexpr Index packed_k = 15 * block_k;              ///< of the summation, for which A is packed at once
+  static constexpr Index packed_k = 3840;  ///< of the summation, for which A is packed at once; blocks divide it
   static constexpr Index block_m = 1024 / tile_m * tile_m;     ///< rows of C whose packed A is held at once
   static constexpr Index task_m = 518 / tile_m * tile_m;       ///< the same where each thread has rows of its own
   static constexpr Index near_task_m = 128 / tile_m * tile_m;  ///< and all of B stays in its cache
