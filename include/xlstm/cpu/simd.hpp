@@ -97,7 +97,7 @@ inline Floats load(const float* p) {
 }
 inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
 
-/// zeros into [p, p + count) past the caches, without reading what is there first: for what is read only when caches
+/// Zeros into [p, p + count) past the caches, without reading what is there first: for what is read only when caches
 /// have forgotten it. Other threads see it as they see any other store.
 inline void zero_past_caches(float* p, Index count) {
 #if defined(XLSTM_SIMD_AVX512) || defined(XLSTM_SIMD_AVX2)

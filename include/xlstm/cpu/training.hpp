@@ -127,8 +127,8 @@ void adamw(Exec& exec, float* parameter, const float* gradient, float* first_mom
     };
     Index i = first;
     for (; i + simd::width <= end; i += simd::width) {
-      constexpr Index ahead =
-          512;  // four streams from memory are more than a core's own prefetchers ask for (measured)
+      // Four streams from memory are more than a core's own prefetchers ask for in time (measured).
+      constexpr Index ahead = 512;
       simd::prefetch(parameter + i + ahead);
       simd::prefetch(gradient + i + ahead);
       simd::prefetch(first_moment + i + ahead);
