@@ -22,6 +22,34 @@ namespace xlstm::tests {
 struct Uncapped : MLSTMPolicy {
   using GateCap = NoSoftCap;
 };
+/// Gates of a user's own, of which backends know nothing but their functions.
+struct OwnGates : MLSTMPolicy {
+  static constexpr double eps = 0;
+  struct GateCap {
+    static constexpr bool active = true;
+    static constexpr double value = 4;
+    template <class T>
+    static constexpr T apply(T x) {
+      return x / std::sqrt(T(1) + x * x / T(value * value));
+    }
+    template <class T>
+    static constexpr T derivative(T y) {
+      const T r = T(1) - y * y / T(value * value);
+      return r * std::sqrt(r);
+    }
+  };
+  struct InputGate {  // half of an exponential gate's log
+    static constexpr bool stabilized = true;
+    template <class T>
+    static constexpr T log_gate(T x) {
+      return x / T(2);
+    }
+    template <class T>
+    static constexpr T derivative(T) {
+      return T(0.5);
+    }
+  };
+};
 struct SigmoidGate : MLSTMPolicy {
   using InputGate = SigmoidInputGate;
 };

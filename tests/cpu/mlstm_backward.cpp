@@ -62,7 +62,8 @@ double largest_difference(const std::vector<float>& actual, const std::vector<do
 
 TEMPLATE_TEST_CASE("cpu mLSTM backward equals plain backpropagation in double on awkward shapes", "",
                    (MLSTMCell<1, 3, 5>), (MLSTMCell<3, 24, 40, Uncapped>), (MLSTMCell<2, 5, 3, SigmoidGate>),
-                   (MLSTMCell<1, 17, 40, SigmoidGateUnnormalized>), (MLSTMCell<2, 8, 33, WithoutDenominator>)) {
+                   (MLSTMCell<1, 17, 40, SigmoidGateUnnormalized>), (MLSTMCell<2, 8, 33, WithoutDenominator>),
+                   (MLSTMCell<2, 3, 4, OwnGates>)) {
   using Cell = TestType;
   CaseOptions options;
   std::uint64_t seed = 0;

@@ -44,7 +44,8 @@ CellOutput<float, Cell> run_training(const CellCase<float, Cell>& c, const Run& 
 
 TEMPLATE_TEST_CASE("cpu mLSTM equals the plain loops in double on awkward shapes", "", (MLSTMCell<1, 3, 5>),
                    (MLSTMCell<3, 24, 40, Uncapped>), (MLSTMCell<2, 5, 3, SigmoidGate>),
-                   (MLSTMCell<1, 17, 100, SigmoidGateUnnormalized>), (MLSTMCell<2, 8, 33, Unnormalized>)) {
+                   (MLSTMCell<1, 17, 100, SigmoidGateUnnormalized>), (MLSTMCell<2, 8, 33, Unnormalized>),
+                   (MLSTMCell<2, 3, 4, OwnGates>)) {
   using Cell = TestType;
   CaseOptions options;
   std::uint64_t seed = 0;

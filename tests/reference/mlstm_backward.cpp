@@ -156,7 +156,7 @@ TEMPLATE_TEST_CASE("the gradients are the differences of the forward pass", "[re
                    (MLSTMCell<3, 5, 3, WithoutEps>), (MLSTMCell<2, 3, 4, UncappedWithoutEps>),
                    (MLSTMCell<2, 3, 4, TightCapWithoutEps>), (MLSTMCell<1, 1, 1, WithoutEps>),
                    (MLSTMCell<2, 4, 3, SigmoidGate>), (MLSTMCell<2, 4, 3, SigmoidGateUnnormalized>),
-                   (MLSTMCell<2, 4, 3, Unnormalized>)) {
+                   (MLSTMCell<2, 3, 4, OwnGates>), (MLSTMCell<2, 4, 3, Unnormalized>)) {
   // Central differences err by step² times a third derivative and by 1e-16 / step: 1e-6 covers both. With ε = 0, or m
   // fixed at 0, m is exactly without influence.
   using Cell = TestType;

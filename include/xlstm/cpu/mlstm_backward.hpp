@@ -87,13 +87,13 @@ struct Head {
   Passage weights(const Chunk& chunk, double m) const {
     if (chunk.fresh) m = 0;
     const double after = chunk_scales(in, row(chunk), chunk.length, head, m, s.scales);
-    const double last = s.scales.maximum[chunk.length - 1];
-    for (Index t = 0; t < chunk.length; ++t) {
-      s.key_weight[t] = static_cast<float>(std::exp(s.scales.c[t] - last));
-      s.query_weight[t] =
-          chunk.fresh ? 0.0F : static_cast<float>(std::exp(m - s.scales.maximum[t])) * query_scale<Cell>;
+    key_weights(s.scales, chunk.length, s.key_weight);
+    if (chunk.fresh) {
+      std::fill_n(s.query_weight, chunk.length, 0.0F);
+      return {0.0F, after};
     }
-    return {chunk.fresh ? 0.0F : static_cast<float>(std::exp(m - last)), after};
+    query_weights<Cell>(s.scales, chunk.length, m, s.query_weight);
+    return {static_cast<float>(std::exp(m - s.scales.maximum[chunk.length - 1])), after};
   }
 
   /// states[i + 1] from states[i].
@@ -121,15 +121,28 @@ struct Head {
   /// to = decay·from + Σ_t factor(t) rows_t.
   template <class Factor>
   static void accumulate(float* to, const float* from, float decay, const Panels& rows, Factor factor) {
-    for (Index c = 0; c < Q; ++c) to[c] = from != nullptr ? decay * from[c] : 0.0F;
     for (Index p = 0; p < rows.count(); ++p) {
-      const Index width = std::min(panel_width, Q - p * panel_width);
+      simd::Floats sum[panel_vectors] = {};
       for (Index t = 0; t < rows.rows; ++t) {
-        const float f = factor(t);
-        const float* row_t = rows.panel(p) + t * panel_width;
-        for (Index c = 0; c < width; ++c) to[p * panel_width + c] += f * row_t[c];
+        const simd::Floats f = simd::broadcast(factor(t));
+        for (int v = 0; v < panel_vectors; ++v)
+          sum[v] += f * simd::load(rows.panel(p) + t * panel_width + v * simd::width);
+      }
+      for (int v = 0; v < panel_vectors; ++v) {
+        const Index first = p * panel_width + v * simd::width;
+        const Index count = std::min<Index>(simd::width, Q - first);
+        if (count <= 0) break;
+        if (from != nullptr) sum[v] += simd::broadcast(decay) * load_first(from + first, count);
+        store_first(to + first, sum[v], count);
       }
     }
+  }
+  static simd::Floats load_first(const float* from, Index count) {
+    return count == simd::width ? simd::load(from) : simd::load_partial(from, count);
+  }
+  static void store_first(float* to, simd::Floats x, Index count) {
+    if (count == simd::width) return simd::store(to, x);
+    simd::store_partial(to, x, count);
   }
 
   /// δN and δs.
@@ -176,40 +189,40 @@ struct Head {
   /// Panel p of P and δS from products to what they are, and its part of the sums over G.
   void weigh_panel(const Panels& P, const Panels& dS, Index p) const {
     const Index first = p * panel_width;
-    const Index width = std::min(panel_width, P.cols - first);
-    std::fill_n(s.column_sum + first, width, 0.0);
     std::fill_n(s.partial + p * P.rows, P.rows, 0.0);
-    for (Index i = first; i < P.rows; ++i) {
-      float* const score = P.panel(p) + i * panel_width;
-      float* const dscore = dS.panel(p) + i * panel_width;
-      float g[panel_width] = {};
-      if (i - first < width) {
-        weigh_row(score, dscore, first, i, i + 1 - first, g);
-        s.diagonal[i] = static_cast<double>(g[i - first]);
-        g[i - first] = 0;
-      } else {
-        weigh_row(score, dscore, first, i, std::integral_constant<Index, panel_width>{}, g);
+    for (Index v = 0; v < panel_vectors; ++v) {
+      const Index column = first + v * simd::width;
+      simd::Doubles low{}, high{};  // Σ_i G_ij
+      for (Index i = first; i < std::min(column, P.rows); ++i) {
+        simd::store(P.panel(p) + i * panel_width + v * simd::width, simd::zero());
+        simd::store(dS.panel(p) + i * panel_width + v * simd::width, simd::zero());
       }
-      s.partial[p * P.rows + i] = static_cast<double>(simd::sum(g, panel_width));
-      for (Index j = 0; j < width; ++j) s.column_sum[first + j] += static_cast<double>(g[j]);
+      for (Index i = column; i < P.rows; ++i) {
+        const Index at = i * panel_width + v * simd::width;
+        const simd::Floats g = weigh(P.panel(p) + at, dS.panel(p) + at, column, i);
+        low += simd::widen_low(g);
+        high += simd::widen_high(g);
+        s.partial[p * P.rows + i] += static_cast<double>(simd::reduce_add(g));
+      }
+      simd::store(s.column_sum + column, low);
+      simd::store(s.column_sum + column + simd::double_width, high);
     }
   }
 
-  /// The columns [first, first + count) of row i, and their G; zeros in the rest of the panel.
-  template <class Count>
-  void weigh_row(float* score, float* dscore, Index first, Index i, Count count, float* g) const {
-    const double maximum = s.scales.maximum[i];
-    const float ds = s.ds[i];
-    for (Index j = 0; j < count; ++j) {
-      const float x = static_cast<float>(s.scales.c[first + j] - maximum);
-      const float decay = query_scale<Cell> * simd::exp_of_negative(x);
-      const float d = dscore[j] + ds;
-      score[j] *= decay;
-      dscore[j] = d * decay;
-      g[j] = d * score[j];
-    }
-    std::fill(score + count, score + panel_width, 0.0F);
-    std::fill(dscore + count, dscore + panel_width, 0.0F);
+  /// P and δS of row i in a vector of columns from `column` ≤ i on, zero right of the diagonal. Returns G left of it;
+  /// what is on it is kept.
+  XLSTM_INLINE simd::Floats weigh(float* score, float* dscore, Index column, Index i) const {
+    const Index count = i + 1 - column;
+    const simd::Floats x = simd::differences(s.scales.c + column, s.scales.maximum[i]);
+    const simd::Floats decay = query_scale<Cell> * simd::exp_of_negative(x);
+    const simd::Floats d = simd::load(dscore) + simd::broadcast(s.ds[i]);
+    const simd::Floats p = simd::first_of(simd::load(score) * decay, count);
+    simd::store(score, p);
+    simd::store(dscore, simd::first_of(d * decay, count));
+    const simd::Floats g = simd::first_of(d * p, count);
+    if (count > simd::width) return g;
+    s.diagonal[i] = static_cast<double>(g[count - 1]);
+    return simd::first_of(g, count - 1);
   }
 
   /// to_t = Σ_p partial(p, t), in the panels' order whoever computed them.
@@ -350,24 +363,23 @@ struct Head {
 
   /// `through`: the part of the gradient of log f that goes from state to state.
   void gate_gradient(const Chunk& chunk, double through) const {
+    const double *const igate = s.scales.igate, *const fgate = s.scales.fgate;
     double before = 0;  // Σ_{j<t} to_state_j
     for (Index t = 0; t < chunk.length; ++t) {
-      const Index at = row(chunk) + t;
-      const double igate = Cell::GateCap::apply(static_cast<double>(in.igate.row(at)[head]));
       const double di = s.to_state[t] + s.column_sum[t] + s.diagonal[t];
-      gradient.igate.row(at)[head] =
-          static_cast<float>(di * Cell::InputGate::derivative(igate) * Cell::GateCap::derivative(igate));
+      gradient.igate.row(row(chunk) + t)[head] =
+          static_cast<float>(di * Cell::InputGate::derivative(igate[t]) * Cell::GateCap::derivative(igate[t]));
       before += std::exchange(s.to_state[t], before);
     }
+    simd::transform(fgate, chunk.length, s.log_forget_slope, [](simd::Doubles f) { return simd::sigmoid(-f); });
     double pairs = 0;  // Σ_{j<t≤i} G_ij
     double later = 0;  // Σ_{i≥t} from_state_i
     for (Index t = chunk.length - 1; t >= 0; --t) {
       pairs += s.row_sum[t] - s.column_sum[t];
       later += s.from_state[t];
       const double df = (t > 0 ? pairs : 0.0) + later + s.to_state[t] + through;
-      const double fgate = Cell::GateCap::apply(static_cast<double>(in.fgate.row(row(chunk) + t)[head]));
       gradient.fgate.row(row(chunk) + t)[head] =
-          static_cast<float>(df * sigmoid(-fgate) * Cell::GateCap::derivative(fgate));
+          static_cast<float>(df * s.log_forget_slope[t] * Cell::GateCap::derivative(fgate[t]));
     }
   }
 

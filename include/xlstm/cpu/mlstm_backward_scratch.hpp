@@ -28,14 +28,15 @@ struct Scratch {
   using Element = typename Products::Element;
 
   ChunkScales scales;
-  double* row_sum = nullptr;      ///< Σ_{j<i} G_ij
-  double* column_sum = nullptr;   ///< Σ_{i>j} G_ij
-  double* diagonal = nullptr;     ///< G_ii
-  double* partial = nullptr;      ///< sums panel by panel, before they are added
-  double* from_state = nullptr;   ///< w_i q̂_i·(C δN_i + n δs_i)
-  double* to_state = nullptr;     ///< e_j k_j·(δC v_j + δn)
-  float* key_weight = nullptr;    ///< e_j
-  float* query_weight = nullptr;  ///< w_i/√Q
+  double* log_forget_slope = nullptr;  ///< σ(−f) = d log σ(f) / df
+  double* row_sum = nullptr;           ///< Σ_{j<i} G_ij
+  double* column_sum = nullptr;        ///< Σ_{i>j} G_ij
+  double* diagonal = nullptr;          ///< G_ii
+  double* partial = nullptr;           ///< sums panel by panel, before they are added
+  double* from_state = nullptr;        ///< w_i q̂_i·(C δN_i + n δs_i)
+  double* to_state = nullptr;          ///< e_j k_j·(δC v_j + δn)
+  float* key_weight = nullptr;         ///< e_j
+  float* query_weight = nullptr;       ///< w_i/√Q
   float* ds = nullptr;
   float* scores = nullptr;              ///< P, panels (L, L)
   float* dscores = nullptr;             ///< δS/√Q, panels (L, L)
@@ -56,11 +57,13 @@ struct Scratch {
     const auto floats = [&](Index count) { return arena.allocate<float>(count); };
     const auto doubles = [&](Index count) { return arena.allocate<double>(count); };
     const auto packed = [&](Index count) { return arena.allocate<Element>(count); };
-    scales = {doubles(longest), doubles(longest), doubles(longest)};
-    for (double** sums : {&row_sum, &column_sum, &diagonal, &from_state, &to_state}) *sums = doubles(longest);
+    scales = allocate_scales(arena, longest);
+    log_forget_slope = doubles(scale_count(longest));
+    for (double** sums : {&row_sum, &column_sum, &diagonal, &from_state, &to_state})
+      *sums = doubles(scale_count(longest));
     partial = doubles(std::max(longest * ceil_div(std::max(longest, Q), panel_width), ceil_div(V, panel_width)));
-    key_weight = floats(longest);
-    query_weight = floats(longest);
+    key_weight = floats(scale_count(longest));
+    query_weight = floats(scale_count(longest));
     ds = floats(longest);
     for (float** square : {&scores, &dscores}) *square = floats(Panels::size(longest, longest));
     for (float** rows : {&keys, &queries, &weighted}) *rows = floats(Panels::size(longest, Q));

@@ -31,6 +31,7 @@ struct ChunkScratch {
   using Element = typename Products::Element;
 
   ChunkScales scales;
+  double* floor = nullptr;  ///< exp(−m_t)
   float* scores = nullptr;  ///< P_ij / d_i, rows of score_stride; zero for a tile's width right of the diagonal
   Index score_stride = 0;
   float* scaled_keys = nullptr;     ///< panels (L, Q): exp(c_j − M_L) k_j
@@ -48,12 +49,13 @@ template <class Cell, class Products>
 ChunkScratch<Products> allocate_scratch(Arena& arena, Index longest) {
   constexpr Index Q = Cell::qk_dim;
   ChunkScratch<Products> s;
-  s.scales = {arena.allocate<double>(longest), arena.allocate<double>(longest), arena.allocate<double>(longest)};
+  s.scales = allocate_scales(arena, longest);
+  s.floor = arena.allocate<double>(scale_count(longest));
   s.score_stride = round_up(longest, panel_width);
   s.scores = arena.allocate<float>(longest * s.score_stride);
   s.scaled_keys = arena.allocate<float>(Panels::size(longest, Q));
-  s.key_weight = arena.allocate<float>(longest);
-  s.query_weight = arena.allocate<float>(longest);
+  s.key_weight = arena.allocate<float>(scale_count(longest));
+  s.query_weight = arena.allocate<float>(scale_count(longest));
   s.n = arena.allocate<float>(Q);
   const auto packed = [&](Index count) { return arena.allocate<typename Products::Element>(count); };
   s.left_queries = packed(Products::left_size(longest, Q));
@@ -129,12 +131,14 @@ struct Head {
   /// Scales and weights; `empty`: C and n are zero. Returns m after the chunk.
   double weights(ChunkScratch<Products>& s, const Chunk& chunk, double m, bool empty) const {
     const double after = chunk_scales(in, first_row + chunk.first, chunk.length, head, m, s.scales);
-    const double last = s.scales.maximum[chunk.length - 1];
-    for (Index t = 0; t < chunk.length; ++t) {
-      s.key_weight[t] = static_cast<float>(std::exp(s.scales.c[t] - last));
-      s.query_weight[t] = empty ? 0.0F : static_cast<float>(std::exp(m - s.scales.maximum[t])) * query_scale<Cell>;
+    key_weights(s.scales, chunk.length, s.key_weight);
+    if (empty) {
+      std::fill_n(s.query_weight, chunk.length, 0.0F);
+      s.decay = 0;
+    } else {
+      query_weights<Cell>(s.scales, chunk.length, m, s.query_weight);
+      s.decay = static_cast<float>(std::exp(m - s.scales.maximum[chunk.length - 1]));
     }
-    s.decay = empty ? 0.0F : static_cast<float>(std::exp(m - last));
     return after;
   }
 
@@ -159,6 +163,21 @@ struct Head {
     return LeftOperand::columns_of(keys);
   }
 
+  /// Row i of P from that of the products, with zeros to a tile's width right of the diagonal; returns its sum.
+  static float weigh(const ChunkScratch<Products>& s, Index i, float* row) {
+    const double maximum = s.scales.maximum[i];
+    simd::Floats sum{};
+    Index j = 0;
+    for (; j <= i; j += simd::width) {
+      const simd::Floats decay = simd::exp_of_negative(simd::differences(s.scales.c + j, maximum));
+      const simd::Floats p = simd::first_of(simd::load(row + j) * (query_scale<Cell> * decay), i + 1 - j);
+      simd::store(row + j, p);
+      sum += p;
+    }
+    for (; j < std::min(round_up(i + 1, Products::triangle_rows), s.score_stride); ++j) row[j] = 0.0F;
+    return simd::reduce_add(sum);
+  }
+
   /// Scores, denominators and scaled keys, from the weights and from n before the chunk.
   void scores(ChunkScratch<Products>& s, const Chunk& chunk, const float* n, bool empty) const {
     [[maybe_unused]] const typename Products::Session session;
@@ -174,21 +193,18 @@ struct Head {
         tile.store(s.scores + i * s.score_stride + first, s.score_stride);
       });
     }
+    if constexpr (Cell::Normalizer::active) denominator_floors(s.scales, L, s.floor);
     for (Index i = 0; i < L; ++i) {
-      float* row = s.scores + i * s.score_stride;
-      const double maximum = s.scales.maximum[i];
-      for (Index j = 0; j <= i; ++j)
-        row[j] *= query_scale<Cell> * simd::exp_of_negative(static_cast<float>(s.scales.c[j] - maximum));
-      const Index end = std::min(round_up(i + 1, Products::triangle_rows), s.score_stride);
-      for (Index j = i + 1; j < end; ++j) row[j] = 0.0F;
-
-      float signed_sum = 0;
+      float* const row = s.scores + i * s.score_stride;
+      float signed_sum = weigh(s, i, row);
       if constexpr (Cell::Normalizer::active) {
-        signed_sum = simd::sum(row, i + 1);
         if (!empty) signed_sum += s.query_weight[i] * simd::dot(q(chunk) + i * in.q.stride(), n, Q);
       }
-      const Denominator d = denominator<Cell>(signed_sum, s.scales.b[i] + maximum);
-      for (Index j = 0; Cell::Normalizer::active && j <= i; ++j) row[j] *= d.inverse;
+      const Denominator d = denominator<Cell>(signed_sum, s.floor[i]);
+      if constexpr (Cell::Normalizer::active) {
+        const simd::Floats inverse = simd::broadcast(d.inverse);
+        for (Index j = 0; j <= i; j += simd::width) simd::store(row + j, simd::load(row + j) * inverse);
+      }
       s.query_weight[i] *= d.inverse;
       if (saved != nullptr) {
         const Index at = (first_row + chunk.first + i) * Cell::heads + head;

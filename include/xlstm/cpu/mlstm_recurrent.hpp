@@ -73,7 +73,7 @@ struct Head {
       const float* k = in.k.row(row) + head * Q;
       for (Index i = 0; i < Q; ++i) n[i] = decay * n[i] + input * k[i];
       const Denominator d =
-          denominator<Cell>(Cell::Normalizer::active ? simd::dot(n, q, Q) * query_scale<Cell> : 0.0F, m);
+          denominator<Cell>(Cell::Normalizer::active ? simd::dot(n, q, Q) * query_scale<Cell> : 0.0F, std::exp(-m));
       if (saved != nullptr) {
         saved->inverse_denominator[row * Cell::heads + head] = d.inverse;
         saved->sum_factor[row * Cell::heads + head] = d.sum_factor;

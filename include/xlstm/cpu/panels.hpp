@@ -182,11 +182,20 @@ struct Tile {
 
   /// total[r] += Σ_c sum(r, c)·with[r·panel_width + c].
   XLSTM_INLINE void add_row_dots(const float* with, double* total) const {
+    simd::Floats product[Rows];
     for (int r = 0; r < Rows; ++r) {
-      simd::Floats product{};
-      for (int c = 0; c < panel_vectors; ++c)
-        product += sum[r][c] * simd::load(with + r * panel_width + c * simd::width);
-      total[r] += static_cast<double>(simd::reduce_add(product));
+      product[r] = sum[r][0] * simd::load(with + r * panel_width);
+      for (int c = 1; c < panel_vectors; ++c)
+        product[r] += sum[r][c] * simd::load(with + r * panel_width + c * simd::width);
+    }
+    if constexpr (Rows % 4 == 0) {
+      for (int r = 0; r < Rows; r += 4) {
+        float sums[4];
+        simd::reduce_add_four({product[r], product[r + 1], product[r + 2], product[r + 3]}, sums);
+        for (int i = 0; i < 4; ++i) total[r + i] += static_cast<double>(sums[i]);
+      }
+    } else {
+      for (int r = 0; r < Rows; ++r) total[r] += static_cast<double>(simd::reduce_add(product[r]));
     }
   }
 
