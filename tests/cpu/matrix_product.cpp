@@ -147,7 +147,7 @@ TEST_CASE("threads divide a blocked product by columns, by rows or by the summat
   });
 }
 
-TEST_CASE("threads with rows of their own and a B too large to stay near change no bit either", "[matrix_product]") {
+TEST_CASE("threads change no bit where rows are many and B is too large to stay near", "[matrix_product]") {
   std::mt19937 random(17);
   const Shape s{2100, 410, 1030};  // 1.7 MB of packed floats, several strips; rows that no tile divides
   const auto a = normal_values(s.m * s.depth, random), b = normal_values(s.n * s.depth, random),

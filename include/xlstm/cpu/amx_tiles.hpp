@@ -44,14 +44,16 @@ struct AmxTiles {
   static constexpr Index block_k = 512;
   static constexpr Index gradient_k = block_k;  ///< the same for gradients of weights in parts (weight_gradients.hpp)
   static constexpr Index block_n = 256;
-  static constexpr Index strip_n = block_n;      ///< columns of B that meet a panel of A before the next one does
-  static constexpr Index packed_k = block_k;     ///< of the summation, for which A is packed at once
-  static constexpr Index block_m = 512;          ///< rows of C whose packed A is held at once
-  static constexpr Index task_m = 128;           ///< the same where each thread has rows of its own
-  static constexpr Index near_task_m = 64;       ///< and all of B stays in its cache (measured)
-  static constexpr bool packs_alongside = true;  ///< rows of A, while it multiplies
-  static constexpr bool asks_ahead = true;       ///< for memory, while it multiplies
-  static constexpr Index least_rows = 48;        ///< of C; below, packing B costs more than is gained
+  static constexpr Index strip_n = block_n;            ///< columns of B that meet a panel of A before the next one does
+  static constexpr Index packed_k = block_k;           ///< of the summation, for which A is packed at once
+  static constexpr Index block_m = 512;                ///< rows of C whose packed A is held at once
+  static constexpr Index least_own_m = block_m;        ///< of rows for each thread, to have rows of its own
+  static constexpr Index most_own_b = Index{4} << 20;  ///< bytes of B's panels, which each thread has then (measured)
+  static constexpr Index task_m = 128;                 ///< the same where each thread has rows of its own
+  static constexpr Index near_task_m = 64;             ///< and all of B stays in its cache (measured)
+  static constexpr bool packs_alongside = true;        ///< rows of A, while it multiplies
+  static constexpr bool asks_ahead = true;             ///< for memory, while it multiplies
+  static constexpr Index least_rows = 48;              ///< of C; below, packing B costs more than is gained
 
   static constexpr Index block = 32;           ///< k of one instruction
   static constexpr Index tile_size = 16 * 16;  ///< elements of a register

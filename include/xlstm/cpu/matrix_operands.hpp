@@ -22,6 +22,9 @@ struct ColumnsOfA {
   Index stride;
 };
 
+/// Bytes of B's panels that stay in a 2 MiB cache, beside A and C (measured).
+inline constexpr Index near_b_bytes = Index{1450} << 10;
+
 /// Where columns [column, column + columns) of rows [first, first + count) lie.
 template <WeightRows Rows>
 MemoryRows memory_of(const Rows& rows, Index first, Index count, Index column, Index columns) {

@@ -56,7 +56,7 @@ class TiledProducts {
     if (columns_ == 0) return;
     const std::span<TiledProducts> alone(this, 1);
     if (divides_rows(alone)) {
-      if (tasks_.size() == 1 || packed_b_bytes(alone) <= most_near_bytes) return by_rows(alone);
+      if (tasks_.size() == 1 || packed_b_bytes(alone) <= near_b_bytes) return by_rows(alone);
       for (std::size_t i = 0; i < tasks_.size(); ++i) {
         TiledProducts(exec_, arena_, a_, m_, depth_, tasks_.subspan(i, 1)).run();
       }
@@ -69,8 +69,8 @@ class TiledProducts {
   /// caches, and leaves there. What one product alone may need, several together may not.
   static bool divides_rows(std::span<const TiledProducts> products) {
     const Index threads = products[0].exec_.size();
-    if (threads == 1 || products[0].m_ < threads * Tiles::block_m) return false;
-    return packed_b_bytes(products) <= (products.size() == 1 ? most_b_bytes : most_near_bytes);
+    if (threads == 1 || products[0].m_ < threads * Tiles::least_own_m) return false;
+    return packed_b_bytes(products) <= (products.size() == 1 ? Tiles::most_own_b : near_b_bytes);
   }
 
   /// Threads divide the rows, and each packs all of B for itself: what another core has packed would have to come from
@@ -79,13 +79,12 @@ class TiledProducts {
   static void by_rows(std::span<TiledProducts> products, const Tasks& meanwhile = {}) {
     TiledProducts& any = products[0];
     const ArenaScope scope(any.arena_);
-    const bool near = packed_b_bytes(products) <= most_near_bytes;
+    const bool near = packed_b_bytes(products) <= near_b_bytes;
     const Index rows = near ? Tiles::near_task_m : any.even_rows(Tiles::task_m);
     Index a_each = 0, b_each = 0;
     for (TiledProducts& p : products) {
       a_each = std::max(a_each, p.a_size(rows, p.depth_at_once()));
       p.slices_ = p.cut(1);
-      p.strip_tiles_ = near ? p.slices_.widest : strip_tiles;
       p.first_of_b_ = b_each;
       b_each += p.steps() * p.slices_.count * p.slice_size();
     }
@@ -115,8 +114,6 @@ class TiledProducts {
   using Element = typename Tiles::Element;
   /// Columns of A are packed before their products: their transposes gained nothing alongside (measured).
   static constexpr bool packs_alongside = Tiles::packs_alongside && std::is_same_v<A, RowsOfA>;
-  static constexpr Index most_b_bytes = Index{4} << 20;        ///< of B's panels, which each thread has (measured)
-  static constexpr Index most_near_bytes = Index{1450} << 10;  ///< of B's that stay in a 2 MiB cache, beside A and C
   /// Tiles of B that meet all panels of A before others do.
   static constexpr Index strip_tiles = Tiles::strip_n / Tiles::tile_n;
   /// Columns of one task: tiles [first, first + count).
@@ -351,12 +348,8 @@ class TiledProducts {
         }
       } else {
         typename Tiles::Beside beside = asking(ahead);
-        for (Index j = 0; j < slice.count; j += strip_tiles_) {
-          const Slice strip = slice.strip(j, strip_tiles_);
-          const Element* const of_strip = b + j * Tiles::b_size(d, Tiles::parts(task.b));
-          for (Index p = 0; p < block.panels(); ++p) {
-            multiply_panel(task, block, p, k, d, strip, packed_a, of_strip, beside);
-          }
+        for (Index p = 0; p < block.panels(); ++p) {
+          multiply_panel(task, block, p, k, d, slice, packed_a, b, beside);
         }
       }
     }
@@ -428,9 +421,10 @@ class TiledProducts {
     const Slices slices = cut(wanted);
     const PackedA packed_a = allocate_packed_a(a_size(Tiles::block_m, depth_at_once()));
     Element* const packed_b = arena_.allocate<Element>(threads * strip_size(slices));
-    for (Index m = 0; m < m_; m += Tiles::block_m) {
+    const Index rows = round_up(ceil_div(m_, ceil_div(m_, Tiles::block_m)), height());  // as many in each block
+    for (Index m = 0; m < m_; m += rows) {
       for (Index first_k = 0; first_k == 0 || first_k < depth_; first_k += depth_at_once()) {
-        const Block block = this->block(m, Tiles::block_m, first_k, std::min(depth_, first_k + depth_at_once()));
+        const Block block = this->block(m, rows, first_k, std::min(depth_, first_k + depth_at_once()));
         pack_together(block, packed_a);
         // With fewer slices than threads the panels are divided too (and such a slice is packed more than once).
         const Index parts = std::min(block.panels(), ceil_div(wanted, slices.count));
@@ -482,9 +476,8 @@ class TiledProducts {
   std::span<const ProductTask<B>> tasks_;
   Index columns_ = 0;
   Index most_parts_ = 1;
-  Slices slices_{};        ///< (by_rows)
-  Index strip_tiles_ = 1;  ///< of B that meet all panels of A at once (by_rows)
-  Index first_of_b_ = 0;   ///< where a thread's panels of this B begin (by_rows)
+  Slices slices_{};       ///< (by_rows)
+  Index first_of_b_ = 0;  ///< where a thread's panels of this B begin (by_rows)
 };
 
 /// C_t (+)= A·B_t for all tasks t with the tiles named.

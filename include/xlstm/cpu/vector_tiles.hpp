@@ -22,8 +22,8 @@ struct FloatArithmetic {
 
 /// Panels of A: element (m, k) at [k · height + m]; of B: (k, j) at [k · tile_n + j]; zeros beyond the matrix.
 /// The measured choices: the tile of C in registers (lower where that fits few rows of C better), a strip of B in the
-/// first-level cache (block_k × strip_n), while panels of A come by from the second level, which has block_k × task_m
-/// or block_m of A.
+/// first-level cache (block_k × strip_n), while panels of A come by from the second level, which has block_k × block_m
+/// of A; or less of A, and all of B, where there are rows enough for each thread.
 template <class Arithmetic>
 struct VectorTilesOf {
   static constexpr Index tile_m = simd::registers == 32 ? 14 : 6;
@@ -34,11 +34,13 @@ struct VectorTilesOf {
   static constexpr Index strip_n = tile_n;  ///< columns of B that meet all panels of A before others do
   static constexpr Index block_n = 512;
   static constexpr Index packed_k = 3840;  ///< of the summation, for which A is packed at once; blocks divide it
-  static constexpr Index block_m = 1024 / tile_m * tile_m;     ///< rows of C whose packed A is held at once
-  static constexpr Index task_m = 518 / tile_m * tile_m;       ///< the same where each thread has rows of its own
-  static constexpr Index near_task_m = 128 / tile_m * tile_m;  ///< and all of B stays in its cache
-  static constexpr bool packs_alongside = false;               ///< rows of A, while it multiplies
-  static constexpr bool asks_ahead = true;                     ///< for memory, while it multiplies
+  static constexpr Index block_m = round_up(1024, tile_m);     ///< rows of C whose packed A is held at once
+  static constexpr Index least_own_m = 1022;                   ///< of rows for each thread, to have rows of its own
+  static constexpr Index most_own_b = near_b_bytes;            ///< bytes of B's panels, which each thread has then
+  static constexpr Index near_task_m = 128 / tile_m * tile_m;  ///< rows of C whose packed A a thread holds then
+  static constexpr Index task_m = near_task_m;
+  static constexpr bool packs_alongside = false;  ///< rows of A, while it multiplies
+  static constexpr bool asks_ahead = true;        ///< for memory, while it multiplies
 
   using Element = float;  ///< of panels
   /// What a thread needs around its products: nothing here.
