@@ -14,6 +14,49 @@
 
 namespace xlstm::cpu {
 
+namespace detail {
+
+/// A logit's exponential needs no largest logit where a soft cap is this low: e^(z − a) is at least e^(−2a).
+template <class Cap>
+inline constexpr bool bounded_logits = Cap::active&& Cap::value <= 40;
+
+/// What one row's loss needs. Σ exp(z − offset) in fp32 pieces and their sum in double, since a vocabulary is too long
+/// for one fp32 sum.
+struct LogitSum {
+  float offset = 0, at_target = 0;
+  double total = 0;
+  double log_z() const { return static_cast<double>(offset) + std::log(total); }
+};
+
+/// Caps the logits z in place and sums up their exponentials; with `gradient` z becomes exp(z − offset)·cap', where
+/// cap' is the cap's derivative.
+template <class Cap>
+LogitSum sum_logits(MutableArray z, Index target, bool gradient) {
+  constexpr float a = Cap::active ? static_cast<float>(Cap::value) : 1.0F;
+  LogitSum sum{.offset = a};
+  if constexpr (!bounded_logits<Cap>) {
+    if constexpr (Cap::active) z = a * (z * (1.0F / a)).tanh();
+    sum.offset = z.maxCoeff();
+  }
+  constexpr Index piece = 256;
+  for (Index c = 0; c < z.size(); c += piece) {
+    auto some = z.segment(c, std::min(piece, z.size() - c));
+    if constexpr (bounded_logits<Cap>) some = a * (some * (1.0F / a)).tanh();
+    if (target >= c && target < c + some.size()) sum.at_target = z[target];
+    const Eigen::Array<float, Eigen::Dynamic, 1, 0, piece, 1> e = (some - sum.offset).exp();
+    sum.total += static_cast<double>(e.sum());
+    if (!gradient) continue;
+    if constexpr (Cap::active) {
+      some = e * (1.0F - (some * (1.0F / a)).square());
+    } else {
+      some = e;
+    }
+  }
+  return sum;
+}
+
+}  // namespace detail
+
 /// Like reference::cross_entropy: logits before the soft cap in, their gradient out where gradient_scale ≠ 0.
 template <class Cap, class Exec, Index V>
 LossSum cross_entropy(Exec& exec, Arena& arena, MatrixView<float, V> logits, std::span<const Token> targets,
@@ -31,28 +74,12 @@ LossSum cross_entropy(Exec& exec, Arena& arena, MatrixView<float, V> logits, std
       if (gradient_scale != 0) z.setZero();
       return;
     }
-    if constexpr (Cap::active) {
-      constexpr float a = static_cast<float>(Cap::value);
-      z = a * (z * (1.0F / a)).tanh();
-    }
-    const float largest = z.maxCoeff();
-    double total = 0;  // pieces in fp32, their sum in double: a vocabulary is too long for one fp32 sum
-    constexpr Index piece = 256;
-    for (Index c = 0; c < z.size(); c += piece) {
-      total += static_cast<double>((z.segment(c, std::min(piece, z.size() - c)) - largest).exp().sum());
-    }
-    const double log_z = static_cast<double>(largest) + std::log(total);
-    rows[r] = {log_z - static_cast<double>(z[target]), log_z};
+    const detail::LogitSum sum = detail::sum_logits<Cap>(z, target, gradient_scale != 0);
+    const double log_z = sum.log_z();
+    rows[r] = {log_z - static_cast<double>(sum.at_target), log_z};
     if (gradient_scale == 0) return;
-    const float scale = static_cast<float>(gradient_scale * (1 + 2 * z_loss * log_z));
-    const float at_target = z[target];
-    if constexpr (Cap::active) {
-      constexpr float a = static_cast<float>(Cap::value);
-      z = (z - static_cast<float>(log_z)).exp() * scale * (1.0F - (z * (1.0F / a)).square());
-    } else {
-      z = (z - static_cast<float>(log_z)).exp() * scale;
-    }
-    z[target] -= static_cast<float>(gradient_scale) * Cap::derivative(at_target);
+    z *= static_cast<float>(gradient_scale * (1 + 2 * z_loss * log_z) / sum.total);
+    z[target] -= static_cast<float>(gradient_scale) * Cap::derivative(sum.at_target);
   });
   LossSum sum;
   for (Index r = 0; r < logits.rows(); ++r) {
