@@ -140,30 +140,37 @@ void gated_multihead_norm(Exec& exec, MatrixView<const float, W> gate, MatrixVie
   });
 }
 
-/// With x̂ = (x − mean)·scale and g = dy ⊙ w:  dx = s·(g − mean(g) − x̂ mean(g x̂));  dweight += Σ_r dy x̂.
+namespace detail {
+/// Back through a row of the multi-head norm: dx is written, dw and db (of no size where there is no bias) are added
+/// to. With x̂ = (x − mean)·scale and g = dy ⊙ w:  dx = scale·(g − mean(g) − x̂ mean(g x̂)),  dw = dy x̂.
+template <Index Heads, Index W>
+void norm_heads_backward(const float* x, const float* weight, const float* mean, const float* scale, const float* dy,
+                         float* dx, MutableArray dw, MutableArray db) {
+  constexpr Index dim = W / Heads;
+  if (db.size() > 0) db += ConstArray(dy, W);
+  for (Index h = 0; h < Heads; ++h) {
+    const ConstArray xh(x + h * dim, dim), w(weight + h * dim, dim), d(dy + h * dim, dim);
+    const float mu = mean[h], s = scale[h];
+    const float sum = (d * w).mean();
+    const float dot = (d * w * (xh - mu)).mean() * s;
+    dw.segment(h * dim, dim) += d * (xh - mu) * s;
+    MutableArray(dx + h * dim, dim) = s * (d * w - sum - (xh - mu) * (s * dot));
+  }
+}
+}  // namespace detail
+
+/// dweight += Σ_r of each row's, dbias too (unless null).
 template <Index Heads, class Exec, Index W>
 void multihead_norm_backward(Exec& exec, Arena& arena, MatrixView<const float, W> x, const float* weight,
                              const float* mean, const float* scale, MatrixView<const float, W> dy,
                              MatrixView<float, W> dx, float* dweight, float* dbias) {
-  constexpr Index dim = W / Heads;
   const ArenaScope scope(arena);
   const detail::NormGradients sums(arena, x.rows(), x.cols(), dbias != nullptr);
   for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
     sums.clear(first);
-    auto dw = sums.weight(first);
     for (Index r = first; r < first + count; ++r) {
-      if (dbias != nullptr) sums.bias(first) += array_row(dy, r);
-      for (Index h = 0; h < Heads; ++h) {
-        const ConstArray xh(x.row(r) + h * dim, dim);
-        const ConstArray w(weight + h * dim, dim);
-        const ConstArray d(dy.row(r) + h * dim, dim);
-        const float mu = mean[r * Heads + h];
-        const float s = scale[r * Heads + h];
-        const float sum = (d * w).mean();
-        const float dot = (d * w * (xh - mu)).mean() * s;
-        dw.segment(h * dim, dim) += d * (xh - mu) * s;
-        MutableArray(dx.row(r) + h * dim, dim) = s * (d * w - sum - (xh - mu) * (s * dot));
-      }
+      detail::norm_heads_backward<Heads, W>(x.row(r), weight, mean + r * Heads, scale + r * Heads, dy.row(r), dx.row(r),
+                                            sums.weight(first), sums.bias(first));
     }
   });
   sums.add_to(exec, dweight, dbias);
@@ -177,7 +184,10 @@ void gated_multihead_norm_backward(Exec& exec, Arena& arena, MatrixView<const fl
                                    const float* mean, const float* scale, MatrixView<float, W> dy,
                                    MatrixView<float, W> dgate, MatrixView<float, W> dx, float* dweight, float* dbias) {
   constexpr Index dim = W / Heads;
+  const ArenaScope scope(arena);
+  const detail::NormGradients sums(arena, x.rows(), x.cols(), dbias != nullptr);
   for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
+    sums.clear(first);
     for (Index r = first; r < first + count; ++r) {
       for (Index h = 0; h < Heads; ++h) {
         detail::norm_head(dim, x.row(r) + h * dim, mean[r * Heads + h], scale[r * Heads + h], weight + h * dim,
@@ -195,10 +205,11 @@ void gated_multihead_norm_backward(Exec& exec, Arena& arena, MatrixView<const fl
         d.segment(c, size) = dc * sc;
         sc = dc * n.segment(c, size) * sc * (1.0F - sc);
       }
+      detail::norm_heads_backward<Heads, W>(x.row(r), weight, mean + r * Heads, scale + r * Heads, dy.row(r), dx.row(r),
+                                            sums.weight(first), sums.bias(first));
     }
   });
-  multihead_norm_backward<Heads>(exec, arena, x, weight, mean, scale, MatrixView<const float, W>(dy), dx, dweight,
-                                 dbias);
+  sums.add_to(exec, dweight, dbias);
 }
 
 }  // namespace xlstm::cpu
