@@ -138,3 +138,19 @@ TEST_CASE("zeros past the caches go where they should, wherever that lies", "[si
     }
   }
 }
+
+TEST_CASE("vectors cover an array once, and the last one holds what is left", "[simd]") {
+  for (Index count = 0; count <= 3 * width + 1; ++count) {
+    std::vector<float> from(static_cast<std::size_t>(count + 1), 5.0F), to = from;
+    Index next = 0;
+    simd::for_each_vector(count, [&](Index first, Index lanes) {
+      REQUIRE(first == next);
+      REQUIRE(lanes >= 1);
+      REQUIRE((lanes == width || first + lanes == count));
+      next += lanes;
+      simd::store_first(to.data() + first, simd::load_first(from.data() + first, lanes) + 1.0F, lanes);
+    });
+    REQUIRE(next == count);
+    for (Index i = 0; i <= count; ++i) REQUIRE(to[static_cast<std::size_t>(i)] == (i < count ? 6.0F : 5.0F));
+  }
+}

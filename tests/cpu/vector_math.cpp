@@ -109,6 +109,25 @@ TEST_CASE("exp of negative floats is within 2^-21.9, and zero below -87", "[vect
   REQUIRE(std::isnan(exp(std::numeric_limits<float>::quiet_NaN())));
 }
 
+TEST_CASE("sigmoid of floats is within 2^-20.9, from -87 on", "[vector_math]") {
+  double worst = 0;
+  for (float x = -86.9F; x < 90; x += 0.001F) {
+    const double exact = xlstm::sigmoid(static_cast<double>(x));
+    const double value = static_cast<double>(simd::sigmoid(simd::broadcast(x))[width - 1]);
+    const double error = std::abs(value - exact) / exact;
+    REQUIRE(std::isfinite(error));
+    worst = std::max(worst, error);
+  }
+  REQUIRE(worst < 0x1.12p-21);
+  const auto sigmoid = [](float x) -> float { return simd::sigmoid(simd::broadcast(x))[0]; };
+  constexpr float far = std::numeric_limits<float>::infinity();
+  REQUIRE(sigmoid(0.0F) == 0.5F);
+  REQUIRE(sigmoid(far) == 1.0F);
+  REQUIRE(sigmoid(-far) == 0.0F);
+  REQUIRE(sigmoid(-90.0F) == 0.0F);
+  REQUIRE(std::isnan(sigmoid(std::numeric_limits<float>::quiet_NaN())));
+}
+
 TEST_CASE("floats and doubles become each other, lane by lane", "[vector_math]") {
   std::vector<double> x(width);
   for (int i = 0; i < width; ++i) x[static_cast<std::size_t>(i)] = 1e9 + i / 3.0;

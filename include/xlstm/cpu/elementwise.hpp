@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Element-by-element operations on the CPU, by Eigen's vectorised arrays: SwiGLU's product, soft caps.
+// Element-by-element operations on the CPU: sums, SwiGLU's product, soft caps.
 #pragma once
 
 #include <Eigen/Core>
@@ -7,6 +7,7 @@
 
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/view.hpp"
+#include "xlstm/cpu/vector_math.hpp"
 
 namespace xlstm::cpu {
 
@@ -59,7 +60,10 @@ template <class Exec, Index F>
 void swiglu(Exec& exec, MatrixView<const float, F> gate, MatrixView<const float, F> up, MatrixView<float, F> y) {
   for_row_blocks(exec, y.rows(), y.cols(), [&](Index first, Index count) {
     for (Index r = first; r < first + count; ++r) {
-      array_row(y, r) = array_row(gate, r) * array_row(gate, r).logistic() * array_row(up, r);
+      simd::for_each_vector(y.cols(), [&](Index c, Index lanes) {
+        const simd::Floats g = simd::load_first(gate.row(r) + c, lanes), u = simd::load_first(up.row(r) + c, lanes);
+        simd::store_first(y.row(r) + c, g * simd::sigmoid(g) * u, lanes);
+      });
     }
   });
 }
@@ -70,18 +74,12 @@ void swiglu_backward(Exec& exec, MatrixView<const float, F> gate, MatrixView<con
                      MatrixView<const float, F> dy, MatrixView<float, F> dgate, MatrixView<float, F> dup) {
   for_row_blocks(exec, dy.rows(), dy.cols(), [&](Index first, Index count) {
     for (Index r = first; r < first + count; ++r) {
-      const auto g = array_row(gate, r);
-      auto s = array_row(dgate, r);  // holds σ(g) until both results are made from it
-      s = g.logistic();
-      constexpr Index piece = 64;
-      for (Index c = 0; c < dy.cols(); c += piece) {
-        const Index n = std::min(piece, dy.cols() - c);
-        Eigen::Array<float, Eigen::Dynamic, 1, 0, piece, 1> d = array_row(dy, r).segment(c, n);
-        const auto gc = g.segment(c, n);
-        auto sc = s.segment(c, n);
-        array_row(dup, r).segment(c, n) = d * gc * sc;
-        sc = d * array_row(up, r).segment(c, n) * sc * (1.0F + gc * (1.0F - sc));
-      }
+      simd::for_each_vector(dy.cols(), [&](Index c, Index lanes) {
+        const simd::Floats g = simd::load_first(gate.row(r) + c, lanes), u = simd::load_first(up.row(r) + c, lanes);
+        const simd::Floats d = simd::load_first(dy.row(r) + c, lanes), s = simd::sigmoid(g);
+        simd::store_first(dup.row(r) + c, d * g * s, lanes);
+        simd::store_first(dgate.row(r) + c, d * u * s * (1.0F + g * (1.0F - s)), lanes);
+      });
     }
   });
 }

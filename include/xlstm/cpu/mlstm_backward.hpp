@@ -132,19 +132,11 @@ struct Head {
         const Index first = p * panel_width + v * simd::width;
         const Index count = std::min<Index>(simd::width, Q - first);
         if (count <= 0) break;
-        if (from != nullptr) sum[v] += simd::broadcast(decay) * load_first(from + first, count);
-        store_first(to + first, sum[v], count);
+        if (from != nullptr) sum[v] += simd::broadcast(decay) * simd::load_first(from + first, count);
+        simd::store_first(to + first, sum[v], count);
       }
     }
   }
-  static simd::Floats load_first(const float* from, Index count) {
-    return count == simd::width ? simd::load(from) : simd::load_partial(from, count);
-  }
-  static void store_first(float* to, simd::Floats x, Index count) {
-    if (count == simd::width) return simd::store(to, x);
-    simd::store_partial(to, x, count);
-  }
-
   /// δN and δs.
   void output_gradient(const Chunk& chunk) const {
     const Panels to{s.dn_rows, chunk.length, V};

@@ -135,7 +135,10 @@ void gated_multihead_norm(Exec& exec, MatrixView<const float, W> gate, MatrixVie
   for_row_blocks(exec, x.rows(), x.cols(), [&](Index first, Index count) {
     for (Index r = first; r < first + count; ++r) {
       detail::norm_heads<Heads, W>(x.row(r), weight, bias, eps, y.row(r), mean + r * Heads, scale + r * Heads);
-      array_row(y, r) = array_row(gate, r).logistic() * array_row(y, r);
+      simd::for_each_vector(W, [&](Index c, Index lanes) {
+        const simd::Floats g = simd::load_first(gate.row(r) + c, lanes);
+        simd::store_first(y.row(r) + c, simd::sigmoid(g) * simd::load_first(y.row(r) + c, lanes), lanes);
+      });
     }
   });
 }
@@ -193,18 +196,12 @@ void gated_multihead_norm_backward(Exec& exec, Arena& arena, MatrixView<const fl
         detail::norm_head(dim, x.row(r) + h * dim, mean[r * Heads + h], scale[r * Heads + h], weight + h * dim,
                           bias != nullptr ? bias + h * dim : nullptr, dx.row(r) + h * dim);
       }
-      auto d = array_row(dy, r);
-      auto s = array_row(dgate, r);  // σ until both results are made from it
-      const auto n = array_row(dx, r);
-      s = array_row(gate, r).logistic();
-      constexpr Index piece = 64;
-      for (Index c = 0; c < dy.cols(); c += piece) {
-        const Index size = std::min(piece, dy.cols() - c);
-        const Eigen::Array<float, Eigen::Dynamic, 1, 0, piece, 1> dc = d.segment(c, size);
-        auto sc = s.segment(c, size);
-        d.segment(c, size) = dc * sc;
-        sc = dc * n.segment(c, size) * sc * (1.0F - sc);
-      }
+      simd::for_each_vector(W, [&](Index c, Index lanes) {
+        const simd::Floats s = simd::sigmoid(simd::load_first(gate.row(r) + c, lanes));
+        const simd::Floats d = simd::load_first(dy.row(r) + c, lanes), n = simd::load_first(dx.row(r) + c, lanes);
+        simd::store_first(dy.row(r) + c, d * s, lanes);
+        simd::store_first(dgate.row(r) + c, d * n * s * (1.0F - s), lanes);
+      });
       detail::norm_heads_backward<Heads, W>(x.row(r), weight, mean + r * Heads, scale + r * Heads, dy.row(r), dx.row(r),
                                             sums.weight(first), sums.bias(first));
     }

@@ -68,8 +68,12 @@ inline Floats sqrt(Floats x) {
 
 /// Picks `a` where the mask (all ones or all zeros a lane, as comparisons give) is set, `b` elsewhere.
 inline Floats select(Ints mask, Floats a, Floats b) {
+#if defined(__CUDACC__)  // nvcc has no choice between vectors
   const Words m = reinterpret_cast<Words>(mask);
   return as_floats((as_words(a) & m) | (as_words(b) & ~m));
+#else
+  return mask ? a : b;
+#endif
 }
 
 /// a > b ? a : b and a < b ? a : b: the second argument where one is a NaN.
@@ -195,6 +199,21 @@ inline void store_partial(float* p, Floats v, Index count) {
 #else
   std::memcpy(p, &v, static_cast<std::size_t>(count) * sizeof(float));
 #endif
+}
+
+/// The first `count` ≤ width elements.
+inline Floats load_first(const float* p, Index count) { return count == width ? load(p) : load_partial(p, count); }
+inline void store_first(float* p, Floats v, Index count) {
+  if (count == width) return store(p, v);
+  store_partial(p, v, count);
+}
+
+/// Calls f(first, lanes) for the vectors that cover [0, count): `width` lanes each, fewer in the last.
+template <class F>
+inline void for_each_vector(Index count, F f) {
+  Index i = 0;
+  for (; i + width <= count; i += width) f(i, Index{width});
+  if (i < count) f(i, count - i);
 }
 
 // ---- quantised weights: integers as floats

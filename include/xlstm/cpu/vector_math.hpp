@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Functions of whole vectors: what the cell's gates need in double, as many at a time as a register holds, and the
-// exponential of their differences in fp32. Straight code in the vector types of simd.hpp, the same on every machine.
+// Functions of whole vectors: what the cell's gates need in double, as many at a time as a register holds, and
+// exponentials in fp32. Straight code in the vector types of simd.hpp, the same on every machine.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,11 @@ inline Doubles load(const double* p) {
 }
 inline void store(double* p, Doubles v) { std::memcpy(p, &v, sizeof v); }
 inline Doubles select(Longs mask, Doubles a, Doubles b) {
+#if defined(__CUDACC__)  // nvcc has no choice between vectors
   return reinterpret_cast<Doubles>((reinterpret_cast<Longs>(a) & mask) | (reinterpret_cast<Longs>(b) & ~mask));
+#else
+  return mask ? a : b;
+#endif
 }
 
 #if defined(XLSTM_SIMD_AVX512)
@@ -98,7 +102,7 @@ inline Floats first_of(Floats x, Index count) {
 /// a NaN a NaN.
 inline Floats exp_of_negative(Floats x) {
   const Floats none = broadcast(-87.0F);
-  const Floats bounded = select(x < none, none, x);
+  const Floats bounded = max(none, x);        // x where it is a NaN
   const Floats shift = broadcast(0x1.8p23F);  // adding and subtracting it rounds to an integer
   const Floats shifted = fma(bounded, broadcast(0x1.715476p+0F), shift);
   const Floats n = shifted - shift;
@@ -114,6 +118,12 @@ inline Floats exp_of_negative(Floats x) {
   p = fma(p, r, broadcast(1.0F));
   const Words power = (as_words(shifted) + 127U) << 23;  // the lowest bits of `shifted` are n
   return select(x < none, zero(), p * as_floats(power));
+}
+
+/// σ(x) with a relative error below 2^-20.9; below −87 it is 0, of a NaN a NaN.
+inline Floats sigmoid(Floats x) {
+  const Floats e = exp_of_negative(as_floats(as_words(x) | 0x80000000U));
+  return select(x < 0.0F, e, broadcast(1.0F)) / (1.0F + e);
 }
 
 /// e^x with a relative error below 2^-51 for |x| ≤ 708; what lies beyond counts as ±708, and a NaN stays one.
