@@ -12,14 +12,15 @@ namespace xlstm::cpu {
 
 struct MLSTMTuning {
   /// Tokens in a chunk. A token costs 4QV operations for the state and L(Q+V) for its chunk, while a chunk loads and
-  /// stores the state once: L grows with the state, and the curve is flat around the best. Processor time of a forward
-  /// pass (of forward and backward) in ms, B = 1, S = 2048, AVX-512, two threads on two busy cores:
-  ///     H, Q, V         L = 16         32           64           128
-  ///     8, 256, 512                    91 (457)     99 (471)     108 (484)
-  ///     4, 128, 256     14.9 (77)      15.1 (66)    17.1 (71)    18.7 (80)
-  ///     4, 32, 64       2.6 (10.9)     2.6 (10.5)   3.2 (11.4)   4.0 (14.8)
-  static constexpr Index chunk_size(Index qk_dim, Index v_dim, Index length) {
-    const Index best = amx(qk_dim, v_dim) ? 128 : qk_dim * v_dim > 256 * 512 ? 64 : 32;
+  /// stores the state once: L grows with the state, and more so in training, where states are computed twice. Time of a
+  /// forward pass (of forward and backward) in ms, B = 1, S = 2048, AVX-512, two threads, the best of five in turns:
+  ///     H, Q, V         L = 16         32             64             128
+  ///     8, 256, 512                    33.9 (146.8)   36.6 (140.3)   39.5 (142.7)
+  ///     4, 128, 256     4.90 (23.2)    4.53 (19.5)    5.00 (19.8)    5.78 (22.0)
+  ///     4, 32, 64       0.70 (2.86)    0.62 (2.35)    0.74 (2.73)    0.96 (3.30)
+  static constexpr Index chunk_size(Index qk_dim, Index v_dim, Index length, bool training) {
+    const Index large = 256 * 512 + (training ? 0 : 1);
+    const Index best = amx(qk_dim, v_dim) ? 128 : qk_dim * v_dim >= large ? 64 : 32;
     return std::min(best, std::max<Index>(length, 1));
   }
 
@@ -50,7 +51,7 @@ template <class Cell>
 constexpr Index mlstm_chunk_size(const Run& run) {
   if (run.form == Form::parallel) return std::max<Index>(run.length, 1);
   if (run.chunk_size > 0) return std::min(run.chunk_size, std::max<Index>(run.length, 1));
-  return MLSTMTuning::chunk_size(Cell::qk_dim, Cell::v_dim, run.length);
+  return MLSTMTuning::chunk_size(Cell::qk_dim, Cell::v_dim, run.length, run.training);
 }
 
 }  // namespace xlstm::cpu
