@@ -137,6 +137,7 @@ struct Head {
       }
     }
   }
+
   /// δN and δs.
   void output_gradient(const Chunk& chunk) const {
     const Panels to{s.dn_rows, chunk.length, V};

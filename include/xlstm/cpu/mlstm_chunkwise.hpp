@@ -197,11 +197,10 @@ struct Head {
     for (Index i = 0; i < L; ++i) {
       float* const row = s.scores + i * s.score_stride;
       float signed_sum = weigh(s, i, row);
+      Denominator d;
       if constexpr (Cell::Normalizer::active) {
         if (!empty) signed_sum += s.query_weight[i] * simd::dot(q(chunk) + i * in.q.stride(), n, Q);
-      }
-      const Denominator d = denominator<Cell>(signed_sum, s.floor[i]);
-      if constexpr (Cell::Normalizer::active) {
+        d = denominator<Cell>(signed_sum, s.floor[i]);
         const simd::Floats inverse = simd::broadcast(d.inverse);
         for (Index j = 0; j <= i; j += simd::width) simd::store(row + j, simd::load(row + j) * inverse);
       }

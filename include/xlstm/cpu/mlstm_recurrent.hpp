@@ -72,8 +72,10 @@ struct Head {
       const float* q = in.q.row(row) + head * Q;
       const float* k = in.k.row(row) + head * Q;
       for (Index i = 0; i < Q; ++i) n[i] = decay * n[i] + input * k[i];
-      const Denominator d =
-          denominator<Cell>(Cell::Normalizer::active ? simd::dot(n, q, Q) * query_scale<Cell> : 0.0F, std::exp(-m));
+      Denominator d;
+      if constexpr (Cell::Normalizer::active) {
+        d = denominator<Cell>(simd::dot(n, q, Q) * query_scale<Cell>, std::exp(-m));
+      }
       if (saved != nullptr) {
         saved->inverse_denominator[row * Cell::heads + head] = d.inverse;
         saved->sum_factor[row * Cell::heads + head] = d.sum_factor;

@@ -128,7 +128,8 @@ void query_weights(const ChunkScales& scales, Index length, double m, float* to)
     simd::store(to + t, query_scale<Cell> * simd::exp_of_negative(-simd::differences(scales.maximum + t, m)));
 }
 
-/// 1/d and δs/(δh·h) of one token from the signed sum s and exp(−m_t): d = max(|s|, exp(−m_t)) + ε.
+/// 1/d and δs/(δh·h) of one token from the signed sum s and exp(−m_t): d = max(|s|, exp(−m_t)) + ε. As it is, of a cell
+/// without a normalizer.
 struct Denominator {
   float inverse = 1;
   float sum_factor = 0;
@@ -136,7 +137,7 @@ struct Denominator {
 
 template <class Cell>
 Denominator denominator(float s, double floor) {
-  if constexpr (!Cell::Normalizer::active) return {};
+  static_assert(Cell::Normalizer::active, "xlstm: a cell without a normalizer has no denominator");
   const double size = std::abs(static_cast<double>(s));
   const double inverse = 1.0 / (std::max(size, floor) + Cell::eps);
   const bool through_sum = Cell::denominator_gradient && size > floor;
