@@ -7,11 +7,13 @@
 #include <limits>
 
 #include "catch.hpp"
+#include "cell_cases.hpp"
 #include "cpu/same_numbers.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 #include "xlstm/reference/backend.hpp"
 
 using namespace xlstm;
+using xlstm::tests::OwnGates;
 
 namespace {
 
@@ -64,6 +66,9 @@ void check(Index rows, cpu::ThreadPool& exec) {
     cpu::soft_cap<SoftCap<3.0>>(exec, o.gate.out());
     reference.soft_cap<SoftCap<3.0>>(o.gate.exact_out());
     CHECK(o.gate.error() <= tolerance);
+    cpu::soft_cap<OwnGates::GateCap>(exec, o.dy.out());
+    reference.soft_cap<OwnGates::GateCap>(o.dy.exact_out());
+    CHECK(o.dy.error() <= tolerance);
     cpu::soft_cap<NoSoftCap>(exec, o.x.out());
     CHECK(o.x.error() == 0);
   }

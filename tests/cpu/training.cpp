@@ -5,11 +5,13 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "cell_cases.hpp"
 #include "cpu/same_numbers.hpp"
 #include "xlstm/cpu/thread_pool.hpp"
 #include "xlstm/reference/backend.hpp"
 
 using namespace xlstm;
+using xlstm::tests::OwnGates;
 
 namespace {
 
@@ -43,6 +45,8 @@ TEST_CASE("cross-entropy on the CPU: sums and gradient, ignored targets, caps, z
     check_cross_entropy<NoSoftCap, 37>(7, 0.1, scale, threads);
     check_cross_entropy<SoftCap<5.0>, 37>(7, 0, scale, threads);
     check_cross_entropy<SoftCap<30.0>, 1000>(40, 0.01, scale, threads);
+    check_cross_entropy<SoftCap<50.0>, 300>(7, 0.01, scale, threads);
+    check_cross_entropy<OwnGates::GateCap, 300>(7, 0.01, scale, threads);
   }
 }
 

@@ -75,6 +75,12 @@ struct SoftCap {
   }
 };
 
+/// Whether a cap is SoftCap itself, of which backends know what it is; a user's own they call.
+template <class Cap>
+inline constexpr bool is_soft_cap = false;
+template <double A>
+inline constexpr bool is_soft_cap<SoftCap<A>> = true;
+
 struct NoSoftCap {
   static constexpr bool active = false;
   static constexpr double value = 0;

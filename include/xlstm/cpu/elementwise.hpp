@@ -5,6 +5,7 @@
 #include <Eigen/Core>
 #include <algorithm>
 
+#include "xlstm/cell/gates.hpp"
 #include "xlstm/core/executor.hpp"
 #include "xlstm/core/view.hpp"
 #include "xlstm/cpu/vector_math.hpp"
@@ -84,13 +85,23 @@ void swiglu_backward(Exec& exec, MatrixView<const float, F> gate, MatrixView<con
   });
 }
 
-/// y = a·tanh(y/a) in place; nothing for NoSoftCap.
+/// y = cap(y) in place, of one array.
+template <class Cap, class Array>
+void cap_array(Array&& y) {
+  if constexpr (is_soft_cap<Cap>) {
+    constexpr float a = static_cast<float>(Cap::value);
+    y = a * (y * (1.0F / a)).tanh();
+  } else if constexpr (Cap::active) {
+    y = y.unaryExpr([](float x) { return Cap::apply(x); });
+  }
+}
+
+/// y = cap(y) in place; nothing for NoSoftCap.
 template <class Cap, class Exec, Index D>
 void soft_cap(Exec& exec, MatrixView<float, D> y) {
   if constexpr (Cap::active) {
-    constexpr float a = static_cast<float>(Cap::value);
     for_row_blocks(exec, y.rows(), y.cols(), [&](Index first, Index count) {
-      for (Index r = first; r < first + count; ++r) array_row(y, r) = a * (array_row(y, r) * (1.0F / a)).tanh();
+      for (Index r = first; r < first + count; ++r) cap_array<Cap>(array_row(y, r));
     });
   }
 }

@@ -51,11 +51,6 @@ inline ChunkScales allocate_scales(Arena& arena, Index longest) {
 
 namespace detail {
 
-template <class Cap>
-inline constexpr bool is_soft_cap = false;
-template <double A>
-inline constexpr bool is_soft_cap<SoftCap<A>> = true;
-
 /// x = Cap(x) of `count` pre-activations.
 template <class Cap>
 void cap_all(double* x, Index count) {

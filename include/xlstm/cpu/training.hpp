@@ -16,9 +16,23 @@ namespace xlstm::cpu {
 
 namespace detail {
 
-/// A logit's exponential needs no largest logit where a soft cap is this low: e^(z − a) is at least e^(−2a).
+/// Exponentials need no largest logit where the cap is this low: e^(z − a) is at least e^(−2a).
 template <class Cap>
-inline constexpr bool bounded_logits = Cap::active&& Cap::value <= 40;
+inline constexpr bool bounded_logits = false;
+template <double A>
+inline constexpr bool bounded_logits<SoftCap<A>> = A <= 40;
+
+/// e ⊙ cap', of the capped logits y.
+template <class Cap, class Exponentials, class Logits>
+void times_cap_derivative(const Exponentials& e, Logits&& y) {
+  if constexpr (is_soft_cap<Cap>) {
+    y = e * (1.0F - (y * static_cast<float>(1 / Cap::value)).square());
+  } else if constexpr (Cap::active) {
+    y = e * y.unaryExpr([](float x) { return Cap::derivative(x); });
+  } else {
+    y = e;
+  }
+}
 
 /// What one row's loss needs. Σ exp(z − offset) in fp32 pieces and their sum in double, since a vocabulary is too long
 /// for one fp32 sum.
@@ -32,25 +46,21 @@ struct LogitSum {
 /// cap' is the cap's derivative.
 template <class Cap>
 LogitSum sum_logits(MutableArray z, Index target, bool gradient) {
-  constexpr float a = Cap::active ? static_cast<float>(Cap::value) : 1.0F;
-  LogitSum sum{.offset = a};
-  if constexpr (!bounded_logits<Cap>) {
-    if constexpr (Cap::active) z = a * (z * (1.0F / a)).tanh();
+  LogitSum sum;
+  if constexpr (bounded_logits<Cap>) {
+    sum.offset = static_cast<float>(Cap::value);
+  } else {
+    cap_array<Cap>(z);
     sum.offset = z.maxCoeff();
   }
   constexpr Index piece = 256;
   for (Index c = 0; c < z.size(); c += piece) {
     auto some = z.segment(c, std::min(piece, z.size() - c));
-    if constexpr (bounded_logits<Cap>) some = a * (some * (1.0F / a)).tanh();
+    if constexpr (bounded_logits<Cap>) cap_array<Cap>(some);
     if (target >= c && target < c + some.size()) sum.at_target = z[target];
     const Eigen::Array<float, Eigen::Dynamic, 1, 0, piece, 1> e = (some - sum.offset).exp();
     sum.total += static_cast<double>(e.sum());
-    if (!gradient) continue;
-    if constexpr (Cap::active) {
-      some = e * (1.0F - (some * (1.0F / a)).square());
-    } else {
-      some = e;
-    }
+    if (gradient) times_cap_derivative<Cap>(e, some);
   }
   return sum;
 }
