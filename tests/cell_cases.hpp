@@ -27,14 +27,14 @@ struct OwnGates : MLSTMPolicy {
   static constexpr double eps = 0;
   struct GateCap {
     static constexpr bool active = true;
-    static constexpr double value = 4;
+    static constexpr double limit = 4;
     template <class T>
     static constexpr T apply(T x) {
-      return x / std::sqrt(T(1) + x * x / T(value * value));
+      return x / std::sqrt(T(1) + x * x / T(limit * limit));
     }
     template <class T>
     static constexpr T derivative(T y) {
-      const T r = T(1) - y * y / T(value * value);
+      const T r = T(1) - y * y / T(limit * limit);
       return r * std::sqrt(r);
     }
   };
