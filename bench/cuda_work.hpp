@@ -127,7 +127,7 @@ inline std::vector<KernelWork> of_quantized_weights() {
 
 inline std::vector<KernelWork> of_parameters(double count) {
   return {{"squared_norm", {single * count, 2 * count}},
-          {"adamw", {7 * single * count, 14 * count}},
+          {"adamw", {8 * single * count, 14 * count}},
           {"copy to bf16", {(single + half) * count, 0}}};
 }
 

@@ -128,17 +128,6 @@ TEST_CASE("select, max and min", "[simd]") {
   }
 }
 
-TEST_CASE("zeros past the caches go where they should, wherever that lies", "[simd]") {
-  for (Index first = 0; first < 20; ++first) {
-    for (const Index count : {0, 1, 15, 16, 33, 70}) {
-      std::vector<float> x(100, 7.0F), expected = x;
-      std::fill_n(expected.begin() + first, count, 0.0F);
-      simd::zero_past_caches(x.data() + first, count);
-      REQUIRE(x == expected);
-    }
-  }
-}
-
 TEST_CASE("vectors cover an array once, and the last one holds what is left", "[simd]") {
   for (Index count = 0; count <= 3 * width + 1; ++count) {
     std::vector<float> from(static_cast<std::size_t>(count + 1), 5.0F), to = from;

@@ -264,7 +264,7 @@ TEST_CASE("loss and optimizer", "[cuda]") {
       m(device, 30, 4), v(device, 30, 5, 3, 0.1);
   const std::vector<Token> targets{3, xlstm::ignored_target, 49, 0};
   xlstm::reference::Backend<double> reference;
-  std::vector<double> wide_z = z.wide, p = parameter.wide, first = m.wide, second = v.wide;
+  std::vector<double> wide_z = z.wide, p = parameter.wide, first = m.wide, second = v.wide, g = gradient.wide;
   using Cap = xlstm::SoftCap<30.0>;
   const auto found = device.cross_entropy<Cap>(MatrixView<float, vocabulary>(z.data, 4), targets, 1e-4, 0.5);
   const auto wanted =
@@ -277,8 +277,9 @@ TEST_CASE("loss and optimizer", "[cuda]") {
   CHECK_THAT(device.squared_norm(gradient.data, 30), WithinRel(reference.squared_norm(gradient.wide.data(), 30), 1e-6));
   const xlstm::AdamWStep step{.learning_rate = 0.01, .weight_decay = 0.1, .step = 3};
   device.adamw(parameter.data, gradient.data, m.data, v.data, 30, step);
-  reference.adamw(p.data(), gradient.wide.data(), first.data(), second.data(), 30, step);
+  reference.adamw(p.data(), g.data(), first.data(), second.data(), 30, step);
   check_close(downloaded(device, parameter.data, 30), p, 1e-5, 1e-6);
+  check_close(downloaded(device, gradient.data, 30), g, 0, 0);  // used up: zeros
   check_close(downloaded(device, m.data, 30), first, 1e-5, 1e-6);
   check_close(downloaded(device, v.data, 30), second, 1e-5, 1e-6);
 }

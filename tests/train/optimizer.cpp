@@ -33,8 +33,8 @@ TEST_CASE("A step worked out by hand") {
   CHECK(m == Approx(0.1));
   CHECK(v == Approx(0.05));
   CHECK(theta == Approx(0.87));
-  // Second step, g = 0: m = 0.09, c₁ = 0.19; v = 0.0475, c₂ = 0.0975
-  g = 0;
+  CHECK(g == 0);
+  // Second step, g was used up: m = 0.09, c₁ = 0.19; v = 0.0475, c₂ = 0.0975
   backend.adamw(&theta, &g, &m, &v, 1, {0.1, 0.9, 0.95, 0, 0, 1, 2});
   CHECK(theta == Approx(0.87 - 0.1 * (0.09 / 0.19) / std::sqrt(0.0475 / 0.0975)));
 }

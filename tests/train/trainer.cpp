@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xlstm/train/trainer.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
@@ -154,6 +158,36 @@ TEST_CASE("Without a single target there is nothing to learn, and no failure") {
   CHECK(trainer.train_step(batch.view(), 1e-3).skipped);
   CHECK(bits(trainer.masters()) == before);
   CHECK(trainer.counters() == TrainerCounters{1, 0, 0, 0});
+}
+
+TEMPLATE_TEST_CASE("Gradients are used up by an update, and thrown away by a step that is skipped", "", (Reference),
+                   (cpu::Backend<float>)) {
+  TrainerOptions options = plain_options();
+  options.skip_above = 1e3;
+  Trainer<Net, TestType> trainer(1, options), undisturbed(1, options);
+  const auto zeros = [&] {
+    const std::vector<char> all = bits(trainer.gradients());
+    return std::all_of(all.begin(), all.end(), [](char c) { return c == 0; });
+  };
+  BatchBuffer batch = random_batch(1, 6, 2);
+  CHECK(zeros());
+  trainer.accumulate(batch.view());
+  CHECK_FALSE(zeros());
+  trainer.update(1e-3);
+  CHECK(zeros());
+
+  auto& weight = trainer.masters().parameters.out_norm.weight.data()[3];
+  const auto good = std::exchange(weight, std::numeric_limits<std::remove_reference_t<decltype(weight)>>::quiet_NaN());
+  BatchBuffer none = batch;
+  for (auto& t : none.targets(0)) t = ignored_target;
+  for (const BatchBuffer* b : {&batch, &none}) {
+    CHECK(trainer.train_step(b->view(), 1e-3).skipped);
+    CHECK(zeros());
+  }
+  weight = good;
+  for (int step = 0; step < 2; ++step) undisturbed.train_step(batch.view(), 1e-3);
+  trainer.train_step(batch.view(), 1e-3);
+  CHECK(bits(trainer.masters()) == bits(undisturbed.masters()));
 }
 
 TEST_CASE("Tokens and targets outside the vocabulary are errors") {

@@ -246,7 +246,7 @@ class Backend {
   }
   void zero(float* x, Index count) { cpu::zero(threads(), x, count); }
   double squared_norm(const float* x, Index count) { return cpu::squared_norm(threads(), arena_, x, count); }
-  void adamw(float* parameter, const float* gradient, float* first_moment, float* second_moment, Index count,
+  void adamw(float* parameter, float* gradient, float* first_moment, float* second_moment, Index count,
              const AdamWStep& step) {
     cpu::adamw(threads(), parameter, gradient, first_moment, second_moment, count, step);
   }

@@ -3,7 +3,6 @@
 // AVX-512F: 16 floats; AVX2 with FMA: 8; everything else: 4, in the compilers' own vector types, without intrinsics.
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -100,26 +99,6 @@ inline Floats load(const float* p) {
   return v;
 }
 inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
-
-/// Zeros into [p, p + count) past the caches, without reading what is there first: for what is read only when caches
-/// have forgotten it. Other threads see it as they see any other store.
-inline void zero_past_caches(float* p, Index count) {
-#if defined(XLSTM_SIMD_AVX512) || defined(XLSTM_SIMD_AVX2)
-  float* const end = p + count;
-  while (p < end && reinterpret_cast<std::uintptr_t>(p) % sizeof(Floats) != 0) *p++ = 0.0F;
-  for (; end - p >= width; p += width) {
-#if defined(XLSTM_SIMD_AVX512)
-    _mm512_stream_ps(p, zero());
-#else
-    _mm256_stream_ps(p, zero());
-#endif
-  }
-  _mm_sfence();
-  std::fill(p, end, 0.0F);
-#else
-  std::fill_n(p, count, 0.0F);
-#endif
-}
 
 /// The 16-bit patterns as floats.
 inline Floats expand_bf16(Halves h) {

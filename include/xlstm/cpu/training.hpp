@@ -105,15 +105,9 @@ inline constexpr Index parameters_per_task = Index{1} << 14;
 /// x = 0.
 template <class Exec>
 void zero(Exec& exec, float* x, Index count) {
-  constexpr Index most_cached = Index{1} << 23;  // of more, caches keep nothing until it is read
   exec.parallel_for(ceil_div(count, parameters_per_task), [&](Index task, int) {
-    float* const first = x + task * parameters_per_task;
-    const Index some = std::min(parameters_per_task, count - task * parameters_per_task);
-    if (count > most_cached) {
-      simd::zero_past_caches(first, some);
-    } else {
-      std::fill_n(first, some, 0.0F);
-    }
+    const Index first = task * parameters_per_task;
+    std::fill_n(x + first, std::min(parameters_per_task, count - first), 0.0F);
   });
 }
 
@@ -138,7 +132,7 @@ double squared_norm(Exec& exec, Arena& arena, const float* x, Index count) {
 
 /// AdamWStep's equations in fp32, one pass.
 template <class Exec>
-void adamw(Exec& exec, float* parameter, const float* gradient, float* first_moment, float* second_moment, Index count,
+void adamw(Exec& exec, float* parameter, float* gradient, float* first_moment, float* second_moment, Index count,
            const AdamWStep& step) {
   const double c1 = 1 - std::pow(step.beta1, static_cast<double>(step.step));
   const double c2 = 1 - std::pow(step.beta2, static_cast<double>(step.step));
@@ -160,6 +154,7 @@ void adamw(Exec& exec, float* parameter, const float* gradient, float* first_mom
       const simd::Floats v = b2 * load(second_moment + i) + keep2 * g * g;
       store(first_moment + i, m);
       store(second_moment + i, v);
+      store(gradient + i, simd::zero());
       store(parameter + i, p - (rate * m / (simd::sqrt(v) * root + eps) + shrink * p));
     };
     Index i = first;

@@ -406,7 +406,7 @@ class Backend {
     cuda::squared_norm(queue_, x, count, sum, arena_.allocate<std::byte>(squared_norm_bytes(count)));
     return fetched(sum);
   }
-  void adamw(float* parameter, const float* gradient, float* first_moment, float* second_moment, Index count,
+  void adamw(float* parameter, float* gradient, float* first_moment, float* second_moment, Index count,
              const AdamWStep& step) {
     cuda::adamw(queue_, parameter, gradient, first_moment, second_moment, count, step);
   }

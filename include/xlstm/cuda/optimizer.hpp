@@ -82,9 +82,9 @@ void squared_norm(L& launcher, const float* x, Index count, double* sum, void* m
   launcher.launch({1}, TotalKernel{sums, blocks, sum});
 }
 
-/// Of parameter, gradient, m and v: parameter, m and v after a step, in fp32.
+/// Of parameter, gradient, m and v: the same after a step, in fp32.
 struct AdamWFunction {
-  static constexpr int inputs = 4, outputs = 3;
+  static constexpr int inputs = 4, outputs = 4;
 
   explicit AdamWFunction(const AdamWStep& step)
       : beta1(static_cast<float>(step.beta1)),
@@ -97,11 +97,11 @@ struct AdamWFunction {
         eps(static_cast<float>(step.eps)),
         shrink(static_cast<float>(step.learning_rate * step.weight_decay)) {}
 
-  XLSTM_HOST_DEVICE Floats<3> operator()(const Floats<4>& x) const {
+  XLSTM_HOST_DEVICE Floats<4> operator()(const Floats<4>& x) const {
     const float g = x[1] * scale;
     const float m = beta1 * x[2] + keep1 * g;
     const float v = beta2 * x[3] + keep2 * g * g;
-    return {{x[0] - (rate * m / (sqrt(v) * root + eps) + shrink * x[0]), m, v}};
+    return {{x[0] - (rate * m / (sqrt(v) * root + eps) + shrink * x[0]), 0, m, v}};
   }
 
   static double correction(double beta, Index step) { return 1 - std::pow(beta, static_cast<double>(step)); }
@@ -117,12 +117,12 @@ struct AdamWFunction {
 
 /// One step over `count` parameters.
 template <Launcher L>
-void adamw(L& launcher, float* parameter, const float* gradient, float* first_moment, float* second_moment, Index count,
+void adamw(L& launcher, float* parameter, float* gradient, float* first_moment, float* second_moment, Index count,
            const AdamWStep& step) {
   map_elements<float, float>(
       launcher, AdamWFunction(step),
       {{parameter, 1, count}, {gradient, 1, count}, {first_moment, 1, count}, {second_moment, 1, count}},
-      {{parameter, 1, count}, {first_moment, 1, count}, {second_moment, 1, count}});
+      {{parameter, 1, count}, {gradient, 1, count}, {first_moment, 1, count}, {second_moment, 1, count}});
 }
 
 }  // namespace xlstm::cuda

@@ -282,7 +282,7 @@ class Backend {
   }
   void zero(T* x, Index count) { std::fill_n(x, count, T(0)); }
   double squared_norm(const T* x, Index count) { return reference::squared_norm(x, count); }
-  void adamw(T* parameter, const T* gradient, T* first_moment, T* second_moment, Index count, const AdamWStep& step) {
+  void adamw(T* parameter, T* gradient, T* first_moment, T* second_moment, Index count, const AdamWStep& step) {
     reference::adamw(parameter, gradient, first_moment, second_moment, count, step);
   }
 

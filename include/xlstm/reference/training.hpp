@@ -55,7 +55,7 @@ double squared_norm(const T* x, Index count) {
 
 /// AdamWStep's equations.
 template <class T>
-void adamw(T* parameter, const T* gradient, T* first_moment, T* second_moment, Index count, const AdamWStep& step) {
+void adamw(T* parameter, T* gradient, T* first_moment, T* second_moment, Index count, const AdamWStep& step) {
   const double c1 = 1 - std::pow(step.beta1, static_cast<double>(step.step));
   const double c2 = 1 - std::pow(step.beta2, static_cast<double>(step.step));
   for (Index i = 0; i < count; ++i) {
@@ -66,6 +66,7 @@ void adamw(T* parameter, const T* gradient, T* first_moment, T* second_moment, I
     const double update = (m / c1) / (std::sqrt(v / c2) + step.eps) + step.weight_decay * theta;
     first_moment[i] = static_cast<T>(m);
     second_moment[i] = static_cast<T>(v);
+    gradient[i] = T{0};
     parameter[i] = static_cast<T>(theta - step.learning_rate * update);
   }
 }

@@ -46,10 +46,10 @@ class AdamW {
     options.check();
   }
 
-  /// One step on `parameters`, in a ParameterBlock; `gradient` has the same layout and is multiplied by
-  /// gradient_scale.
+  /// One step on `parameters`, in a ParameterBlock; `gradient` has the same layout, is multiplied by gradient_scale,
+  /// and is zeros afterwards.
   template <class B>
-  void update(B& backend, T* parameters, const T* gradient, double learning_rate, double gradient_scale) {
+  void update(B& backend, T* parameters, T* gradient, double learning_rate, double gradient_scale) {
     AdamWStep step{learning_rate, options_.beta1, options_.beta2, options_.eps, 0, gradient_scale, ++updates_};
     T* const first = reinterpret_cast<T*>(first_.memory.data());
     T* const second = reinterpret_cast<T*>(second_.memory.data());

@@ -25,7 +25,9 @@ struct LossSum {
 
 /// One step of AdamW (Loshchilov, Hutter, arXiv 1711.05101) over a range of parameters:
 ///     m ← β₁m + (1−β₁)g,  v ← β₂v + (1−β₂)g²,  θ ← θ − lr·( (m/c₁) / (√(v/c₂) + ε) + decay·θ ),  c_i = 1 − β_i^t
-/// g is the gradient times gradient_scale (clipping, and the mean over accumulated batches).
+/// g is the gradient times gradient_scale (clipping, and the mean over accumulated batches). The gradient is used up:
+/// zeros afterwards, for the next step to add to. That costs next to nothing where it has just been read, and a pass of
+/// its own over memory anywhere else.
 struct AdamWStep {
   double learning_rate = 0;
   double beta1 = 0.9;

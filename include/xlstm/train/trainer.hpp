@@ -106,6 +106,7 @@ class Trainer {
     if constexpr (has_masters) round_masters();
     finish();
   }
+  /// What was accumulated; zeros after an update.
   ParameterBlock<Network, G>& gradients() { return gradients_; }
   /// Calls use(parameters) with the weights of the forward pass where the host can read them: themselves, or, of a
   /// device's, copies for the time of the call.
@@ -131,7 +132,7 @@ class Trainer {
   void accumulate(const Batch& batch) {
     check(batch);
     finish();
-    if (pending_batches_++ == 0) gradients_.clear(backend_);
+    ++pending_batches_;
     Arena& arena = backend_.arena();
     ArenaScope scope(arena);
     const auto [run, states] = prepare(batch, training_, true);
@@ -148,16 +149,17 @@ class Trainer {
   /// with the likely causes, once more than max_consecutive_skips steps in a row were skipped.
   StepResult update(double learning_rate) {
     const LossSum sum = std::exchange(pending_, {});
-    const bool any = std::exchange(pending_batches_, 0) > 0 && sum.targets > 0;
+    const bool any = std::exchange(pending_batches_, 0) > 0;
     StepResult result;
     result.targets = sum.targets;
     ++step_;
-    if (!any) {
+    if (sum.targets == 0) {
       result.skipped = true;  // nothing to learn from; no failure
+      if (any) discard_gradients();
       return result;
     }
     const double mean = 1.0 / static_cast<double>(sum.targets);
-    const T* const gradient = reinterpret_cast<const T*>(gradients_.memory.data());
+    T* const gradient = reinterpret_cast<T*>(gradients_.memory.data());
     result.loss = sum.nll * mean;
     result.z_loss = sum.z_loss * mean;
     result.gradient_norm = mean * std::sqrt(backend_.squared_norm(gradient, elements(gradients_)));
@@ -259,7 +261,13 @@ class Trainer {
     if constexpr (DeviceBackend<B>) backend_.synchronize();
   }
 
+  void discard_gradients() {
+    finish();
+    gradients_.clear(backend_);
+  }
+
   void skip(StepResult& result) {
+    discard_gradients();
     result.skipped = true;
     ++skipped_;
     if (++consecutive_skips_ <= options_.max_consecutive_skips) return;
