@@ -126,10 +126,10 @@ TEST_CASE("a blocked product adds A·B, whichever tiles make it and however A an
 TEST_CASE("threads divide a blocked product by columns, by rows or by the summation, and change no bit",
           "[matrix_product]") {
   std::mt19937 random(13);
-  // Enough rows that each thread has its own; a summation long enough to be cut into parts, of rows more than a thread
-  // takes at once, of columns more than one slice; and neither.
-  const Shape s = GENERATE(Shape{2100, 70, 45}, Shape{2050, 40, 1030}, Shape{150, 40, 2500}, Shape{70, 600, 2048},
-                           Shape{300, 200, 100});
+  // Enough rows that each thread has its own, one block or several; a summation long enough to be cut into parts, of
+  // rows more than a thread takes at once, of columns more than one slice; and neither.
+  const Shape s = GENERATE(Shape{2100, 70, 45}, Shape{4150, 40, 30}, Shape{2050, 40, 1030}, Shape{150, 40, 2500},
+                           Shape{70, 600, 2048}, Shape{300, 200, 100});
   const auto a = normal_values(s.m * s.depth, random), b = normal_values(s.n * s.depth, random),
              before = normal_values(s.m * s.n, random);
   cpu::ThreadPool pool(2);
@@ -149,14 +149,16 @@ TEST_CASE("threads divide a blocked product by columns, by rows or by the summat
 
 TEST_CASE("threads change no bit where rows are many and B is too large to stay near", "[matrix_product]") {
   std::mt19937 random(17);
-  const Shape s{2100, 410, 1030};  // 1.7 MB of packed floats, several strips; rows that no tile divides
+  // More than 1.5 MB of packed floats, several strips; rows that no tile divides; columns of which the sums would be
+  // too far from a thread that has rows of its own.
+  const Shape s = GENERATE(Shape{2100, 410, 1030}, Shape{2050, 2600, 150});
   const auto a = normal_values(s.m * s.depth, random), b = normal_values(s.n * s.depth, random),
              before = normal_values(s.m * s.n, random);
   cpu::ThreadPool pool(2);
   const cpu::PlainB<cpu::PlainRows<float>> of_b{{b.data(), s.n}};
   for_each_kind([&](auto tiles, const char* kind) {
     using Tiles = decltype(tiles);
-    CAPTURE(kind);
+    CAPTURE(kind, s.m, s.n, s.depth);
     const cpu::RowsOfA rows{a.data(), s.depth};
     const bool same = product<Tiles>(rows, of_b, s, before, pool) == product<Tiles>(rows, of_b, s, before);
     REQUIRE(same);

@@ -30,6 +30,7 @@ struct AmxRoundedTiles {
   static constexpr Index packed_k = block_k;           ///< of the summation, for which A is packed at once
   static constexpr Index block_m = 512;                ///< rows of C whose packed A is held at once
   static constexpr Index least_own_m = block_m;        ///< of rows for each thread, to have rows of its own
+  static constexpr Index most_own_n = 0;               ///< columns of C of products in own rows (not measured)
   static constexpr Index most_own_b = Index{4} << 20;  ///< bytes of B's panels, which each thread has then (measured)
   static constexpr Index task_m = 128;                 ///< the same where each thread has rows of its own
   static constexpr Index near_task_m = task_m;         ///< and all of B stays in its cache

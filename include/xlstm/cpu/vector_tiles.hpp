@@ -36,6 +36,7 @@ struct VectorTilesOf {
   static constexpr Index packed_k = 3840;  ///< of the summation, for which A is packed at once; blocks divide it
   static constexpr Index block_m = round_up(1024, tile_m);     ///< rows of C whose packed A is held at once
   static constexpr Index least_own_m = 1022;                   ///< of rows for each thread, to have rows of its own
+  static constexpr Index most_own_n = 2560;                    ///< columns of C, of products in own rows
   static constexpr Index most_own_b = near_b_bytes;            ///< bytes of B's panels, which each thread has then
   static constexpr Index near_task_m = 128 / tile_m * tile_m;  ///< rows of C whose packed A a thread holds then
   static constexpr Index task_m = near_task_m;
