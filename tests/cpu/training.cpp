@@ -3,6 +3,7 @@
 #include "xlstm/cpu/training.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "catch.hpp"
@@ -68,6 +69,20 @@ TEST_CASE("zero writes zeros, and nothing beyond them") {
     expected.push_back(7.0F);
     cpu::zero(threads, x.data(), count);
     const bool same = x == expected;
+    CHECK(same);
+  }
+}
+
+TEST_CASE("masters are rounded to nearest, all of them and nothing beyond") {
+  cpu::ThreadPool threads(3);
+  Random random(9);
+  for (const Index count : {Index{0}, Index{5}, 2 * cpu::parameters_per_task + 3}) {
+    std::vector<float> from(static_cast<std::size_t>(count));
+    for (float& x : from) x = static_cast<float>(random.normal());
+    std::vector<bf16> to(from.size() + 1, bf16(7.0F)), expected(from.begin(), from.end());
+    expected.push_back(bf16(7.0F));
+    cpu::round(threads, from.data(), to.data(), count);
+    const bool same = std::memcmp(to.data(), expected.data(), to.size() * sizeof(bf16)) == 0;
     CHECK(same);
   }
 }

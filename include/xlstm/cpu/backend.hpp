@@ -245,6 +245,10 @@ class Backend {
     return cpu::cross_entropy<Cap>(threads(), arena_, logits, targets, z_loss, gradient_scale);
   }
   void zero(float* x, Index count) { cpu::zero(threads(), x, count); }
+  template <class U>
+  void round(const float* from, U* to, Index count) {
+    cpu::round(threads(), from, to, count);
+  }
   double squared_norm(const float* x, Index count) { return cpu::squared_norm(threads(), arena_, x, count); }
   void adamw(float* parameter, float* gradient, float* first_moment, float* second_moment, Index count,
              const AdamWStep& step) {

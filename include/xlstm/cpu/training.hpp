@@ -111,6 +111,15 @@ void zero(Exec& exec, float* x, Index count) {
   });
 }
 
+/// to = from, rounded to the nearest W: masters into the weights that they stand for.
+template <class Exec, class W>
+void round(Exec& exec, const float* from, W* to, Index count) {
+  exec.parallel_for(ceil_div(count, parameters_per_task), [&](Index task, int) {
+    const Index end = std::min(count, (task + 1) * parameters_per_task);
+    for (Index i = task * parameters_per_task; i < end; ++i) to[i] = static_cast<W>(from[i]);
+  });
+}
+
 /// Σ x²: blocks in fp32 pieces of 256, everything above in double.
 template <class Exec>
 double squared_norm(Exec& exec, Arena& arena, const float* x, Index count) {

@@ -286,12 +286,7 @@ class Trainer {
       using Element = typename std::remove_cvref_t<decltype(handle)>::Element;
       stored_.push_back({nullptr, handle.data(),
                          [](B& backend, const T* from, void* to, Index count) {
-                           Element* const out = static_cast<Element*>(to);
-                           if constexpr (DeviceBackend<B>) {
-                             backend.round(from, out, count);
-                           } else {
-                             for (Index i = 0; i < count; ++i) out[i] = static_cast<Element>(from[i]);
-                           }
+                           backend.round(from, static_cast<Element*>(to), count);
                          },
                          handle.count});
     });
