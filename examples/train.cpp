@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "device.hpp"
@@ -13,6 +14,7 @@
 #include "xlstm/compiled_models.hpp"
 #include "xlstm/cpu/backend.hpp"
 #include "xlstm/generate/generation.hpp"
+#include "xlstm/io/directory_lock.hpp"
 #include "xlstm/model/architecture.hpp"
 #include "xlstm/model/model_list.hpp"
 #include "xlstm/train/export_checkpoint.hpp"
@@ -31,10 +33,16 @@ using Clock = std::chrono::steady_clock;
 
 volatile std::sig_atomic_t stop_signal = 0;
 
-// The first Ctrl-C ends the run after its step; the second one at once.
+// The first Ctrl-C (or SIGTERM) ends the run after its step; the second one at once.
 void stop_on_signals() {
   struct ::sigaction action {};
-  action.sa_handler = [](int signal) { stop_signal = signal; };
+  action.sa_handler = [](int signal) {
+    if (stop_signal != 0) {
+      std::signal(signal, SIG_DFL);
+      std::raise(signal);
+    }
+    stop_signal = signal;
+  };
   action.sa_flags = static_cast<int>(SA_RESETHAND);
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
@@ -149,7 +157,8 @@ class Run {
       restore();
       task_.remember();  // not before: flags that do not fit the run must not replace those that do
     }
-    const Index left = settings_.steps - step();
+    Index left = settings_.steps - step();
+    if (settings_.stop_after > 0) left = std::min(left, settings_.stop_after);
     checkpoints_.require_space(trainer_, left / settings_.save_every + (left % settings_.save_every > 0 ? 1 : 0));
     xlstm::MetricsWriter metrics(task_.file("metrics.jsonl"), step());
     say("training ", xlstm::parameter_count<Network, B>(), " parameters on ", rows_.tokens(), " tokens, ",
@@ -318,6 +327,9 @@ class Run {
 
 xlstm::PreparedData prepare(const Arguments& a, const Task& task) {
   if (!a.has("data")) command_line::wrong_usage("--data is missing");
+  for (const std::string& file : a.all("data")) {
+    if (file.empty()) command_line::wrong_usage("--data is empty, expected the name of a file");
+  }
   const std::string end = a.choice("documents", {"end-of-text", "blank-line", "file"});
   xlstm::TextDataOptions options;
   options.document_end = end == "file"         ? xlstm::DocumentEnd::file
@@ -332,6 +344,7 @@ xlstm::PreparedData prepare(const Arguments& a, const Task& task) {
                          100 * static_cast<double>(done) / static_cast<double>(total),
                          static_cast<double>(tokens) / 1e6));
   };
+  if (task.resume) options.fingerprint = training::data_of_checkpoint(task.file("checkpoints"));
   std::vector<std::filesystem::path> files;
   for (const std::string& file : a.all("data")) files.emplace_back(file);
   const auto prepared = xlstm::prepare_text_data(files, task.tokenizer, task.tokenizer_json,
@@ -365,23 +378,29 @@ int train(const Arguments& a, bool resume) {
     std::error_code error;
     std::filesystem::create_directories(task.file("checkpoints"), error);
     if (error) xlstm::io::fail_with_errno(task.file("checkpoints"), "cannot be created", error.value());
+    const xlstm::io::DirectoryLock alone(settings.out);
     if (!resume) task.remember();  // a run killed while it reads the text goes on with --resume too
-    try {
-      task.prepared = prepare(a, task);
-    } catch (const xlstm::Error&) {
-      if (!resume) std::filesystem::remove(task.file("run.json"), error);
-      throw;
-    }
-    stop_on_signals();
+    const auto run_on = [&]<class B>(std::type_identity<B>, const typename B::Options& machine) {
+      std::optional<Run<Network, B>> run;
+      try {
+        task.prepared = prepare(a, task);
+        stop_on_signals();
+        run.emplace(task, machine);
+      } catch (...) {  // there is no run yet: the command may be given again, mended
+        if (!resume) std::filesystem::remove(task.file("run.json"), error);
+        throw;
+      }
+      status = run->go();
+    };
 #if defined(XLSTM_WITH_CUDA)
     if (device) {
-      status = settings.bf16 ? Run<Network, xlstm::cuda::Backend<xlstm::bf16>>(task, {.device = *device}).go()
-                             : Run<Network, xlstm::cuda::Backend<float>>(task, {.device = *device}).go();
+      settings.bf16 ? run_on(std::type_identity<xlstm::cuda::Backend<xlstm::bf16>>(), {.device = *device})
+                    : run_on(std::type_identity<xlstm::cuda::Backend<float>>(), {.device = *device});
       return;
     }
 #endif
-    status = settings.bf16 ? Run<Network, xlstm::cpu::Backend<xlstm::bf16>>(task, {.threads = settings.threads}).go()
-                           : Run<Network, xlstm::cpu::Backend<float>>(task, {.threads = settings.threads}).go();
+    settings.bf16 ? run_on(std::type_identity<xlstm::cpu::Backend<xlstm::bf16>>(), {.threads = settings.threads})
+                  : run_on(std::type_identity<xlstm::cpu::Backend<float>>(), {.threads = settings.threads});
   };
   if (xlstm::dispatch<xlstm::compiled::Models>(task.model.model, run)) return status;
   if (a.has("preset")) {
@@ -400,6 +419,7 @@ int run(const Arguments& given, int argc, char** argv) {
     if (std::filesystem::exists(run_json, ignored)) {
       xlstm::fail(given.text("out"), ": a run is there already; continue it with --resume or name another directory");
     }
+    training::refuse_models(given.text("out"));
     return train(given, false);
   }
   std::vector<std::string> all = training::with_stored_flags(run_json, given, argc, argv);

@@ -17,9 +17,11 @@
 #include "xlstm/io/file.hpp"
 #include "xlstm/model/presets.hpp"
 #include "xlstm/text/tokenizer.hpp"
+#include "xlstm/text/utf8.hpp"
 #include "xlstm/train/schedule.hpp"
 #include "xlstm/train/text_data.hpp"
 #include "xlstm/train/trainer.hpp"
+#include "xlstm/train/training_checkpoint.hpp"
 
 namespace training {
 
@@ -78,14 +80,25 @@ inline const command_line::Program program = {
               {"threads", "N", "how many threads of the CPU (one for every core)"}},
     .notes = "A preset or config must be one that this program was compiled for (docs/building.md)."};
 
-/// The flags of an earlier run of this directory that the command line doesn't give again; they come after it.
+/// Bytes of run.json.
+inline constexpr std::size_t most_flags = std::size_t{1} << 28;
+
+/// The flags of an earlier run of this directory that the command line doesn't give again, and then those that it
+/// gives.
 inline std::vector<std::string> with_stored_flags(const std::filesystem::path& run_json, const Arguments& given,
                                                   int argc, char** argv) {
-  std::vector<std::string> all(argv + 1, argv + argc);
-  std::error_code ignored;
-  if (!std::filesystem::exists(run_json, ignored)) return all;
+  std::vector<std::string> all;
+  const auto with_given = [&] {
+    all.insert(all.end(), argv + 1, argv + argc);
+    return all;
+  };
   const std::string name = xlstm::io::printable(run_json.native());
-  const nlohmann::json json = xlstm::io::parse_json(xlstm::io::read_text_file(run_json, 1 << 20), name);
+  std::error_code ignored;
+  if (!std::filesystem::exists(run_json, ignored)) {  // killed before there was one, or started elsewhere
+    if (given.has("config") || given.has("preset")) return with_given();
+    xlstm::fail(name, ": there is no run to resume");
+  }
+  const nlohmann::json json = xlstm::io::parse_json(xlstm::io::read_text_file(run_json, most_flags), name);
   if (!json.is_object()) xlstm::fail(name, " is ", xlstm::io::json_kind(json), ", expected an object");
   for (const auto& [flag, values] : json.items()) {
     const bool other_model = (flag == "config" && given.has("preset")) || (flag == "preset" && given.has("config"));
@@ -95,7 +108,7 @@ inline std::vector<std::string> with_stored_flags(const std::filesystem::path& r
       all.push_back("--" + flag + "=" + xlstm::io::json_string(value, name + ": " + flag));
     }
   }
-  return all;
+  return with_given();
 }
 
 /// What a later --resume needs to know: every flag given, but those about this one process.
@@ -107,13 +120,48 @@ inline void store_flags(const std::filesystem::path& run_json, const Arguments& 
     if (this_process || !arguments.has(flag.name)) continue;
     std::vector<std::string> values = arguments.all(flag.name);
     if (flag.name == "data" || flag.name == "config" || flag.name == "tokenizer") {
-      for (std::string& value : values) value = std::filesystem::absolute(value).lexically_normal().native();
+      for (std::string& value : values) value = std::filesystem::absolute(value).native();
+    }
+    for (const std::string& value : values) {
+      if (xlstm::valid_utf8_prefix(value) != value.size()) {
+        xlstm::fail("--", flag.name, " is \"", xlstm::io::printable(value),
+                    "\", expected UTF-8: --resume finds it in run.json");
+      }
     }
     json[std::string(flag.name)] = values;
   }
   xlstm::io::AtomicFile file(run_json);
-  file.write(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  file.write(json.dump(2) + "\n");
   file.commit();
+}
+
+/// The fingerprint of the data in the newest checkpoint that has one; empty where there is none.
+inline std::string data_of_checkpoint(const std::filesystem::path& checkpoints) {
+  for (const auto& file : xlstm::TrainingCheckpoints(checkpoints, 1).list()) {
+    try {
+      const nlohmann::json json = xlstm::io::parse_json(xlstm::read_run_state(file).configuration, file.native());
+      const nlohmann::json* data = json.is_object() ? xlstm::io::find_key(json, "data") : nullptr;
+      if (data != nullptr && data->is_string()) return data->get<std::string>();
+    } catch (const xlstm::Error&) {  // who reads the checkpoint tells of it
+    }
+  }
+  return {};
+}
+
+/// Error if a new run in this directory would write over a model or checkpoints.
+inline void refuse_models(const std::filesystem::path& out) {
+  std::error_code ignored;
+  for (const char* name : {"model.safetensors", "model.safetensors.index.json"}) {
+    if (std::filesystem::exists(out / name, ignored)) {
+      xlstm::fail(xlstm::io::printable((out / name).native()), ": is there already; name another directory");
+    }
+  }
+  const std::filesystem::path checkpoints = out / "checkpoints";
+  if (!std::filesystem::is_directory(checkpoints, ignored)) return;
+  if (!xlstm::TrainingCheckpoints(checkpoints, 1).list().empty()) {
+    xlstm::fail(xlstm::io::printable(checkpoints.native()),
+                ": the checkpoints of a run are there already; name another directory");
+  }
 }
 
 /// What of a run is not as in its checkpoint, both the text of a JSON object: "weights is "f32", expected "bf16"".
@@ -154,7 +202,8 @@ struct Settings {
 inline Settings read_settings(const Arguments& a) {
   Settings s;
   s.out = a.text("out");
-  s.steps = a.number<Index>("steps", 1000, 1);
+  constexpr Index most_steps = 1'000'000'000'000;
+  s.steps = a.number<Index>("steps", 1000, 1, most_steps);
   s.stop_after = a.number<Index>("stop-after", 0, 0);
   s.batch = a.number<Index>("batch", 8, 1, 1 << 20);
   s.length = a.number<Index>("length", 256, 1, 1 << 24);
@@ -175,10 +224,10 @@ inline Settings read_settings(const Arguments& a) {
                      : decay == "constant" ? xlstm::Decay::constant
                                            : xlstm::Decay::exponential;
   s.schedule.peak = a.number<double>("learning-rate", 5e-4, 1e-12, 10.0);
-  s.schedule.warmup_steps = a.number<Index>("warmup", std::min<Index>(s.steps / 20, 3000), 0);
-  s.schedule.cooldown_steps = a.number<Index>("cooldown", std::min<Index>(s.steps / 20, 7000), 0);
+  s.schedule.warmup_steps = a.number<Index>("warmup", std::min<Index>(s.steps / 20, 3000), 0, most_steps);
+  s.schedule.cooldown_steps = a.number<Index>("cooldown", std::min<Index>(s.steps / 20, 7000), 0, most_steps);
   const Index rest = std::max<Index>(0, s.steps - s.schedule.warmup_steps - s.schedule.cooldown_steps);
-  s.schedule.decay_steps = a.number<Index>("decay-steps", rest, 0);
+  s.schedule.decay_steps = a.number<Index>("decay-steps", rest, 0, most_steps);
   s.schedule.check();
   s.trainer.optimizer.weight_decay = a.number<double>("weight-decay", 0.1, 0.0);
   s.trainer.optimizer.beta1 = a.number<double>("beta1", 0.9, 0.0, 0.999999);
@@ -189,6 +238,9 @@ inline Settings read_settings(const Arguments& a) {
   s.trainer.loss.z_loss = a.number<double>("z-loss", 0, 0.0);
   s.bf16 = a.choice("weights", {"f32", "bf16"}) == "bf16";
   const std::string exported = a.choice("export", {"f32", "bf16", "f16"});
+  if (s.bf16 && a.has("export") && exported != "bf16") {
+    command_line::wrong_usage("--export is ", exported, ", expected bf16: with --weights bf16 the result has those");
+  }
   s.exported = exported == "bf16" ? xlstm::DType::bf16 : exported == "f16" ? xlstm::DType::f16 : xlstm::DType::f32;
   s.seed = a.number<std::uint64_t>("seed", 0);
   s.validation = a.number<double>("validation", 0.01, 0.0, 0.9);

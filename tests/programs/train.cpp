@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "programs/process.hpp"
+#include "xlstm/io/directory_lock.hpp"
 
 using programs::run;
 
@@ -61,9 +62,51 @@ TEST_CASE("train: flags that do not fit a run are refused by name, and it goes o
     CHECK(refused.status == 1);
     CHECK(says(refused, reason));
   }
-  REQUIRE(run("train", at.resume("run")).status == 0);
+  const auto resumed = run("train", at.resume("run"));
+  REQUIRE(resumed.status == 0);
+  CHECK(says(resumed, "tokens are there already"));
   REQUIRE(run("train", at.flags("whole", {"--steps", "12"})).status == 0);
   CHECK(at.weights("run") == at.weights("whole"));
+}
+
+TEST_CASE("train: a command that was wrong may be given again, mended, in the same directory", "[programs]") {
+  const Workplace at;
+  for (const std::vector<std::string>& wrong :
+       std::vector<std::vector<std::string>>{{"--documents", "chapters"},
+                                             {"--length", "100000"},
+                                             {"--weights", "bf16", "--export", "f32"},
+                                             {"--data", ""}}) {
+    const auto refused = run("train", at.flags("run", wrong));
+    INFO(refused.err);
+    CHECK((refused.status == 1 || refused.status == 2));
+  }
+  CHECK(run("train", at.flags("run", {"--steps", "2"})).status == 0);
+}
+
+TEST_CASE("train: a directory with a model or with checkpoints is no place for another run", "[programs]") {
+  const Workplace at;
+  const auto nothing = run("train", at.resume("run"));
+  CHECK(nothing.status == 1);
+  CHECK(says(nothing, "run/run.json: there is no run to resume"));
+  REQUIRE(run("train", at.flags("run", {"--steps", "2"})).status == 0);
+  const std::string weights = at.weights("run");
+  std::filesystem::remove(at.directory / "run/run.json");
+  CHECK(says(run("train", at.flags("run")), "run/model.safetensors: is there already"));
+  CHECK(at.weights("run") == weights);
+  std::filesystem::remove(at.directory / "run/model.safetensors");
+  CHECK(says(run("train", at.flags("run")), "run/checkpoints: the checkpoints of a run are there already"));
+}
+
+TEST_CASE("train: a run that is under way is left alone", "[programs]") {
+  const Workplace at;
+  REQUIRE(run("train", at.flags("run", {"--steps", "4", "--stop-after", "2"})).status == 0);
+  {
+    const xlstm::io::DirectoryLock somebody(at.directory / "run");
+    const auto refused = run("train", at.resume("run"));
+    CHECK(refused.status == 1);
+    CHECK(says(refused, "run: another process is at work there"));
+  }
+  CHECK(run("train", at.resume("run")).status == 0);
 }
 
 TEST_CASE("train: a file that cannot grow is an error, says what is saved, and the run goes on from there",

@@ -31,7 +31,8 @@ TEST_CASE("Phases of length zero are left out") {
   CHECK(learning_rate({Decay::constant, 1.0, 0.1, 0, 5, 5}, 1) == 1);
   CHECK(learning_rate({Decay::constant, 1.0, 0.1, 0, 5, 5}, 5) == 1);
   CHECK(learning_rate({Decay::constant, 1.0, 0.1, 0, 5, 5}, 6) == Approx(0.8));
-  CHECK(learning_rate({Decay::exponential, 1.0, 0.1, 0, 0, 4}, 2) == Approx(0.05));
+  CHECK(learning_rate({Decay::exponential, 1.0, 0.1, 0, 0, 4}, 2) == Approx(0.5));  // no decay: from the peak
+  CHECK(learning_rate({Decay::cosine, 1.0, 0.1, 10, 0, 10}, 10) == Approx(1));
   CHECK(learning_rate({Decay::exponential, 1.0, 0.1, 3, 0, 0}, 2) == Approx(2.0 / 3));
 }
 

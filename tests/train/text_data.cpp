@@ -50,6 +50,25 @@ TEST_CASE("A file's documents end at <|endoftext|>, at blank lines, or with the 
   CHECK(f.prepare({b, a}, {.document_end = DocumentEnd::file}).documents == 2);
 }
 
+TEST_CASE("Blank lines end documents whichever way lines end") {
+  Fixture f;
+  const TextDataOptions options{.document_end = DocumentEnd::blank_line};
+  CHECK(f.documents(f.prepare({f.file("n.txt", "One.\nTwo.\n\n\n\nThree.\n")}, options)) ==
+        Texts{"One.\nTwo.", "Three.\n"});
+  CHECK(f.documents(f.prepare({f.file("rn.txt", "One.\r\nTwo.\r\n\r\n\r\nThree.\r\n")}, options)) ==
+        Texts{"One.\r\nTwo.", "Three.\r\n"});
+}
+
+TEST_CASE("Text that is not what was asked for is refused, and the shards stay") {
+  Fixture f;
+  const auto a = f.file("a.txt", "One."), b = f.file("b.txt", "Two.");
+  const PreparedData before = f.prepare({a});
+  CHECK(error_of([&] { f.prepare({b}, {.fingerprint = before.fingerprint}); }).find("data is another one") !=
+        std::string::npos);
+  CHECK(f.documents(before) == Texts{"One."});
+  CHECK_FALSE(f.prepare({a}, {.fingerprint = before.fingerprint}).made);
+}
+
 TEST_CASE("JSON lines have a text each") {
   Fixture f;
   const auto a = f.file("a.jsonl", "{\"text\": \"One.\\nTwo.\", \"id\": 3}\n\n{\"text\": \"Three.\"}");

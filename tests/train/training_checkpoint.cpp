@@ -180,14 +180,17 @@ TEST_CASE("A run needs room for the checkpoints that stay and the one being writ
   CHECK(error(100, 4 * 2500000).empty());
   CHECK(error(100, 4 * 2500000 - 1).find(": no room for 4 more checkpoints of 3 MB each: 9 MB are free") !=
         std::string::npos);
-  CHECK(error(1, 2 * 2500000).empty());
-  CHECK_FALSE(error(1, 2 * 2500000 - 1).empty());
+  CHECK(error(1, 2500000).empty());
+  CHECK_FALSE(error(1, 2499999).empty());
+  CHECK(error(3, 3 * 2500000).empty());  // the last one is beside two others
   CHECK(error(0, 0).empty());
   for (const Index step : {1, 2, 3, 4}) write_plainly(checkpoints.path_of(step), "");
   CHECK(error(100, 2500000).empty());  // they go as new ones come
   CHECK_FALSE(error(100, 2499999).empty());
+  write_plainly(directory / ".step-000000005.safetensors.1.0.tmp", "of a writer that was killed");
   const TrainingCheckpoints many(directory.path(), std::numeric_limits<Index>::max());
   TinyTrainer<> trainer(1);
   CHECK(error_of([&] { many.require_space(trainer, 1); }).empty());
+  CHECK_FALSE(std::filesystem::exists(directory / ".step-000000005.safetensors.1.0.tmp"));
   CHECK(error_of([&] { many.require_space(trainer, Index{1} << 50); }).find("no room") != std::string::npos);
 }

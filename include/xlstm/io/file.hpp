@@ -198,8 +198,9 @@ class AtomicFile {
     if (path_.filename().empty()) fail(printable(path_.native()), ": is not the name of a file");
     std::error_code error;
     if (std::filesystem::is_symlink(path_, error)) {
-      path_ = std::filesystem::canonical(path_, error);
+      std::filesystem::path target = std::filesystem::canonical(path_, error);
       if (error) fail_with_errno(path_, "symbolic link cannot be followed", error.value());
+      path_ = std::move(target);
     }
     const auto status = std::filesystem::status(path_, error);
     if (std::filesystem::is_directory(status)) fail(printable(path_.native()), ": is a directory, expected a file");

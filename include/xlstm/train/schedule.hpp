@@ -40,13 +40,13 @@ struct Schedule {
   }
 };
 
-/// The learning rate of step `step`, from 1: the peak at step warmup_steps, final_factor·peak decay_steps later, 0 at
-/// total_steps() and after.
+/// The learning rate of step `step`, from 1: the peak at step warmup_steps, final_factor·peak decay_steps later
+/// (without a decay the peak stays), 0 at total_steps() and after.
 inline double learning_rate(const Schedule& s, Index step) {
   if (step < s.warmup_steps) return s.peak * static_cast<double>(step) / static_cast<double>(s.warmup_steps);
   const double t = s.decay_steps > 0
                        ? std::min(1.0, static_cast<double>(step - s.warmup_steps) / static_cast<double>(s.decay_steps))
-                       : 1.0;
+                       : 0.0;
   double rate = s.peak;
   if (s.decay == Decay::exponential) rate *= std::pow(s.final_factor, t);
   if (s.decay == Decay::cosine) {

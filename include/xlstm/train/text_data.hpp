@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "xlstm/core/error.hpp"
@@ -24,7 +25,7 @@ namespace xlstm {
 /// What ends a document in a text file, besides its end.
 enum class DocumentEnd {
   end_of_text,  ///< the line or word <|endoftext|>
-  blank_line,   ///< a line without characters
+  blank_line,   ///< a line without characters; lines end with \n or \r\n
   file          ///< nothing else
 };
 
@@ -33,6 +34,8 @@ struct TextDataOptions {
   std::optional<Token> bos = {};  ///< in front of every document
   std::optional<Token> eos = {};  ///< after every document
   Index shard_tokens = Index{1} << 25;
+  /// Unless empty, what the texts, the tokenizer and these options must have; Error before anything is changed.
+  std::string fingerprint = {};
   /// Called every so often with the bytes done and those to do, and the tokens made.
   std::function<void(std::size_t done, std::size_t total, Index tokens)> progress = {};
 };
@@ -49,8 +52,8 @@ struct PreparedData {
 namespace detail {
 
 /// Where to cut `text` so that its pieces, tokenised one by one, give the tokens of the whole: behind a line end with
-/// no other white space beside it, which pre-tokenisers keep as a piece of its own. Without one within reach anywhere
-/// between two characters.
+/// no other white space beside it, which pre-tokenisers keep as a piece of its own. (A tokenizer that puts something in
+/// front of a text puts it in front of each piece.) Without one within reach anywhere between two characters.
 inline std::size_t piece_length(std::string_view text, std::size_t wanted) {
   if (text.size() <= wanted) return text.size();
   const auto blank = [](char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t' || c == '\v' || c == '\f'; };
@@ -63,6 +66,24 @@ inline std::size_t piece_length(std::string_view text, std::size_t wanted) {
   std::size_t cut = wanted;
   while (cut < text.size() && (static_cast<unsigned char>(text[cut]) & 0xc0U) == 0x80U) ++cut;
   return cut;
+}
+
+/// How long the first document of `text` is, and where the next one begins.
+inline std::pair<std::size_t, std::size_t> first_document(std::string_view text, DocumentEnd document_end) {
+  constexpr std::string_view end_of_text = "<|endoftext|>";
+  if (document_end == DocumentEnd::end_of_text) {
+    const std::size_t end = std::min(text.find(end_of_text), text.size());
+    return {end, std::min(end + end_of_text.size(), text.size())};
+  }
+  if (document_end == DocumentEnd::blank_line) {
+    for (std::size_t end = text.find('\n'); end != std::string_view::npos; end = text.find('\n', end + 1)) {
+      const std::string_view line = text.substr(end + 1, 2);
+      const std::size_t length = end > 0 && text[end - 1] == '\r' ? end - 1 : end;
+      if (line.starts_with('\n')) return {length, end + 2};
+      if (line == "\r\n") return {length, end + 3};
+    }
+  }
+  return {text.size(), text.size()};
 }
 
 inline bool is_json_lines(const std::filesystem::path& file) {
@@ -84,7 +105,7 @@ void for_each_document(const std::filesystem::path& file, DocumentEnd document_e
   std::size_t& done = at != nullptr ? *at : ignored;
   const auto document = [&](std::string_view text, std::size_t begin, bool in_file) {
     constexpr std::size_t piece = std::size_t{1} << 20;
-    const std::size_t first = text.find_first_not_of('\n');
+    const std::size_t first = text.find_first_not_of("\r\n");
     if (first == std::string_view::npos) return;
     std::size_t used = first;
     for (bool begins = true; used < text.size(); begins = false) {
@@ -109,15 +130,10 @@ void for_each_document(const std::filesystem::path& file, DocumentEnd document_e
     }
     return;
   }
-  const std::string_view separator = document_end == DocumentEnd::end_of_text  ? "<|endoftext|>"
-                                     : document_end == DocumentEnd::blank_line ? "\n\n"
-                                                                               : "";
   for (std::size_t begin = 0; begin < all.size();) {
-    const std::size_t found = separator.empty() ? std::string_view::npos : all.find(separator, begin);
-    const std::size_t end = std::min(found, all.size());
-    document(all.substr(begin, end - begin), begin, true);
-    begin = end + separator.size();
-    if (found == std::string_view::npos) break;
+    const auto [length, next] = detail::first_document(all.substr(begin), document_end);
+    document(all.substr(begin, length), begin, true);
+    begin += next;
   }
 }
 
@@ -183,6 +199,10 @@ inline PreparedData prepare_text_data(const std::vector<std::filesystem::path>& 
                                       const std::filesystem::path& directory, const TextDataOptions& options = {}) {
   if (files.empty()) fail("training data: no file named");
   const std::string fingerprint = detail::data_fingerprint(files, tokenizer_json, options, vocab_size);
+  if (!options.fingerprint.empty() && options.fingerprint != fingerprint) {
+    fail(io::printable(directory.native()),
+         ": data is another one: the text, the tokenizer or what ends a document has changed");
+  }
   if (auto ready = detail::read_manifest(directory, fingerprint)) return *ready;
 
   std::error_code error;

@@ -133,6 +133,11 @@ void save_training(const std::filesystem::path& path, Trainer& trainer, const Ru
   writer.finish();
 }
 
+/// What a checkpoint says about its run, before anything else of it is read. Throws Error if it is no checkpoint.
+inline RunState read_run_state(const std::filesystem::path& path) {
+  return detail::run_state_of(io::SafetensorsFile(path, io::AccessPattern::sequential));
+}
+
 /// Reads a checkpoint into a trainer. Throws Error, and has changed nothing, if the file is damaged or of another
 /// network.
 template <class Trainer>
@@ -205,14 +210,15 @@ class TrainingCheckpoints {
     }
   }
 
-  /// Error if the disk has no room for the checkpoints of a run that saves `saves` times, before it starts: those that
-  /// stay and, beside them, the one that is being written.
+  /// Removes what killed writers left. Then Error if the disk has no room for the checkpoints of a run that saves
+  /// `saves` times, before it starts: those that stay and, beside them, the one that is being written.
   template <class Trainer>
   void require_space(Trainer& trainer, Index saves) const {
     std::uintmax_t bytes = 0;
     detail::for_each_training_tensor(trainer, [&](const std::string&, const auto&, auto&, auto& handle) {
       bytes += static_cast<std::uintmax_t>(handle.bytes);
     });
+    if (io::path_exists(directory_)) remove_leftovers();
     std::error_code error;
     const auto space = std::filesystem::space(directory_, error);
     if (!error) require_space(bytes, saves, space.available);
@@ -221,7 +227,7 @@ class TrainingCheckpoints {
   void require_space(std::uintmax_t bytes, Index saves, std::uintmax_t available) const {
     if (saves < 1) return;
     const Index room = std::max<Index>(keep_ - std::ssize(find()), 0);
-    const auto more = static_cast<std::uintmax_t>(std::min(room, saves)) + 1;
+    const auto more = std::min(static_cast<std::uintmax_t>(room) + 1, static_cast<std::uintmax_t>(saves));
     if (bytes <= available / more) return;
     constexpr std::uintmax_t megabyte = 1000000;
     fail(io::printable(directory_.native()), ": no room for ", more, " more checkpoints of ",
