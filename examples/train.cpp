@@ -381,16 +381,16 @@ int train(const Arguments& a, bool resume) {
     const xlstm::io::DirectoryLock alone(settings.out);
     if (!resume) task.remember();  // a run killed while it reads the text goes on with --resume too
     const auto run_on = [&]<class B>(std::type_identity<B>, const typename B::Options& machine) {
-      std::optional<Run<Network, B>> run;
+      std::optional<Run<Network, B>> started;
       try {
         task.prepared = prepare(a, task);
         stop_on_signals();
-        run.emplace(task, machine);
+        started.emplace(task, machine);
       } catch (...) {  // there is no run yet: the command may be given again, mended
         if (!resume) std::filesystem::remove(task.file("run.json"), error);
         throw;
       }
-      status = run->go();
+      status = started->go();
     };
 #if defined(XLSTM_WITH_CUDA)
     if (device) {
