@@ -201,11 +201,18 @@ class Arguments {
     const auto value = parse_number<T>(given);
     if (value && *value >= least && *value <= most) return *value;
     std::ostringstream range;
-    if (least != std::numeric_limits<T>::lowest()) range << " from " << least;
+    if (std::unsigned_integral<T> || least != std::numeric_limits<T>::lowest()) range << " from " << least;
     if (most != std::numeric_limits<T>::max()) range << (range.str().empty() ? " up to " : " to ") << most;
     if (range.str() == " from " + std::to_string(least)) range << " on";
     wrong_usage("--", flag, " is \"", xlstm::io::printable(given, 60), "\", expected ",
                 std::integral<T> ? "an integer" : "a number", range.str());
+  }
+
+  /// The flag's value as a number above 0 and at most `most`, or `otherwise`.
+  double positive(std::string_view flag, double otherwise, double most = std::numeric_limits<double>::max()) const {
+    const double value = number<double>(flag, otherwise, 0.0, most);
+    if (value == 0) wrong_usage("--", flag, " is 0, expected a number above 0");
+    return value;
   }
 
   /// The flag's value, which must be one of `choices`; without the flag the first of them.

@@ -6,7 +6,10 @@
 #include "xlstm/xlstm.hpp"
 
 int main(int argc, char** argv) try {
-  if (argc != 3) throw xlstm::Error("usage: embed DIR TEXT");
+  if (argc != 3) {
+    std::cerr << "usage: embed DIR TEXT\n";
+    return 2;
+  }
   using Model = xlstm::LanguageModel<xlstm::compiled::Models::configs[0], xlstm::cpu::Backend<float>>;
 
   const auto checkpoint = xlstm::Checkpoint::open(argv[1]);

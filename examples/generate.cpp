@@ -69,9 +69,9 @@ xlstm::GenerationOptions read_options(const Arguments& arguments, const xlstm::T
   options.max_tokens = arguments.number<Index>("max-tokens", 256, 0);
   options.sampling.temperature = arguments.number<double>("temperature", 0, 0.0);
   options.sampling.top_k = arguments.number<Index>("top-k", 0, 0);
-  options.sampling.top_p = arguments.number<double>("top-p", 1, 0.0, 1.0);
+  options.sampling.top_p = arguments.positive("top-p", 1, 1);
   options.sampling.min_p = arguments.number<double>("min-p", 0, 0.0, 1.0);
-  options.sampling.repetition_penalty = arguments.number<double>("repetition-penalty", 1, 0.0);
+  options.sampling.repetition_penalty = arguments.positive("repetition-penalty", 1);
   options.sampling.seed = arguments.number<std::uint64_t>("seed", 0);
   options.stop_tokens = tokens.stop_tokens();
   return options;
@@ -114,6 +114,9 @@ double seconds(Clock::time_point from, Clock::time_point to) {
 int run(const Arguments& arguments) {
   const bool ids = arguments.has("ids");
   if (ids && arguments.has("stop")) command_line::wrong_usage("--stop needs text, which --ids excludes");
+  for (const std::string& stop : arguments.all("stop")) {
+    if (stop.empty()) command_line::wrong_usage("--stop is empty, expected at least one character");
+  }
   const std::filesystem::path directory = arguments.text("model");
   const auto checkpoint = xlstm::Checkpoint::open(directory);
   const xlstm::GenerationOptions options = read_options(arguments, checkpoint.tokens());
@@ -124,6 +127,9 @@ int run(const Arguments& arguments) {
   with_model(arguments, checkpoint, [&](const auto& model) {
     auto session =
         arguments.has("load-session") ? xlstm::load_session(model, arguments.text("load-session")) : model.session();
+    if (arguments.has("save-session")) {  // what cannot be written is an error before the text, not after it
+      const xlstm::io::AtomicFile writable(arguments.text("save-session"));
+    }
     const std::string text = read_prompt(arguments);
     std::vector<Token> prompt = ids ? parse_ids(text, model.vocab_size, "prompt") : tokenizer->encode(text);
     if (!ids && !arguments.has("load-session")) prompt = checkpoint.tokens().with_bos(std::move(prompt));

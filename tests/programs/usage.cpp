@@ -33,6 +33,9 @@ TEST_CASE("wrong usage is status 2 and one line with the usage", "[programs]") {
   check_refused(run("generate", {"--model", model, "--temperature", "-1"}), 2, "--temperature");
   check_refused(run("generate", {"--model", model, "--temperature", "inf"}), 2, "--temperature");
   check_refused(run("generate", {"--model", model, "--top-p", "1.5"}), 2, "expected a number from 0 to 1");
+  check_refused(run("generate", {"--model", model, "--top-p", "0"}), 2, "--top-p is 0, expected a number above 0");
+  check_refused(run("generate", {"--model", model, "--repetition-penalty", "0"}), 2, "--repetition-penalty");
+  check_refused(run("generate", {"--model", model, "--seed", "-1"}), 2, "expected an integer from 0 on");
   check_refused(run("generate", {"--model", model, "--threads", "0"}), 2, "--threads");
   check_refused(run("generate", {"--model", model, "--weights", "f8"}), 2, "expected one of");
   check_refused(run("generate", {"--model", model, "--device", "tpu"}), 2, "expected cpu, cuda or cuda:N");
