@@ -29,6 +29,7 @@
 
 #include "xlstm/core/error.hpp"
 #include "xlstm/core/index.hpp"
+#include "xlstm/io/file.hpp"
 #include "xlstm/io/printable.hpp"
 
 namespace command_line {
@@ -137,6 +138,9 @@ inline std::string read_all() {
   }
   return text;
 }
+
+/// An error, before long work, if its result could not be written to `file` after it.
+inline void require_writable(const std::string& file) { const xlstm::io::AtomicFile attempt(file); }
 
 /// `text` as a whole as a number, if it is one of that type.
 template <class T>

@@ -8,10 +8,12 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "command_line.hpp"
 #include "xlstm/cpu/backend.hpp"
+#include "xlstm/io/file.hpp"
 #include "xlstm/model/architecture.hpp"
 #include "xlstm/text/tokenizer.hpp"
 #include "xlstm/train/batches.hpp"
@@ -105,9 +107,11 @@ void add_data(std::ostream& script, const std::string& name, const std::vector<s
 
 int experiment(const command_line::Arguments& a) {
   const Settings settings{a.number<Index>("steps", 200, 1), a.number<Index>("seeds", 3, 1),
-                          a.number<double>("learning-rate", 3e-3, 0.0), a.number<int>("threads", 0, 0)};
+                          a.number<double>("learning-rate", 3e-3, 0.0), a.threads()};
   const std::filesystem::path out = a.text("out");
-  std::filesystem::create_directories(out);
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  if (error) xlstm::io::fail_with_errno(out, "cannot be created", error.value());
   const std::string tokenizer_json = xlstm::io::read_text_file(a.text("tokenizer"), std::size_t{1} << 28);
   const auto tokenizer = xlstm::Tokenizer::parse(tokenizer_json, a.text("tokenizer"));
   xlstm::TextDataOptions options;

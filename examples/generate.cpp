@@ -127,9 +127,7 @@ int run(const Arguments& arguments) {
   with_model(arguments, checkpoint, [&](const auto& model) {
     auto session =
         arguments.has("load-session") ? xlstm::load_session(model, arguments.text("load-session")) : model.session();
-    if (arguments.has("save-session")) {  // what cannot be written is an error before the text, not after it
-      const xlstm::io::AtomicFile writable(arguments.text("save-session"));
-    }
+    if (arguments.has("save-session")) command_line::require_writable(arguments.text("save-session"));
     const std::string text = read_prompt(arguments);
     std::vector<Token> prompt = ids ? parse_ids(text, model.vocab_size, "prompt") : tokenizer->encode(text);
     if (!ids && !arguments.has("load-session")) prompt = checkpoint.tokens().with_bos(std::move(prompt));

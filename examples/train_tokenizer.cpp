@@ -30,6 +30,7 @@ int run(const command_line::Arguments& a) {
   if (files.empty()) command_line::wrong_usage("--data is missing");
   xlstm::BpeTrainer trainer({.vocab_size = a.number<xlstm::Index>("vocab-size", 0, 257),
                              .min_frequency = a.number<xlstm::Index>("min-frequency", 2, 1)});
+  command_line::require_writable(a.text("out"));
   const auto add = [&](std::string_view text, bool) { trainer.add(text); };
   for (const std::string& file : files) {
     xlstm::for_each_document(file, xlstm::DocumentEnd::end_of_text, add);
