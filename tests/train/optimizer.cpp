@@ -103,4 +103,6 @@ TEST_CASE("Options that can't work are errors") {
   CHECK_THROWS_AS(Optimizer({.beta2 = -0.1}), Error);
   CHECK_THROWS_AS(Optimizer({.eps = 0}), Error);
   CHECK_THROWS_AS(Optimizer({.weight_decay = NAN}), Error);
+  CHECK_THROWS_AS(Optimizer({.weight_decay = INFINITY}), Error);
+  CHECK_THROWS_AS(Optimizer({.eps = INFINITY}), Error);
 }

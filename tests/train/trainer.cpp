@@ -200,6 +200,40 @@ TEST_CASE("Tokens and targets outside the vocabulary are errors") {
   CHECK_THROWS_AS(trainer.evaluate(batch.view()), Error);
 }
 
+TEST_CASE("A batch without a token is an error") {
+  Trainer<Net, cpu::Backend<float>> trainer(1);
+  CHECK_THROWS_WITH(trainer.accumulate(BatchBuffer(0, 17).view()),
+                    Contains("0 sequences of 17 tokens, expected at least 1 of each"));
+  CHECK_THROWS_WITH(trainer.evaluate(BatchBuffer(2, 0).view()), Contains("2 sequences of 0 tokens"));
+}
+
+TEST_CASE("Options that can't work are errors, before anything is trained with them") {
+  const auto make = [](const TrainerOptions& options) { const Trainer<Net, cpu::Backend<float>> trainer(1, options); };
+  CHECK_NOTHROW(make({.clip = 0, .skip_above = 0, .max_consecutive_skips = 0}));
+  CHECK_THROWS_WITH(make({.optimizer = {.beta2 = 1}}), Contains("beta2 is 1"));
+  CHECK_THROWS_WITH(make({.loss = {.z_loss = NAN}}), Contains("z_loss is nan"));
+  CHECK_THROWS_WITH(make({.loss = {.z_loss = -1}}), Contains("z_loss is -1, expected at least 0"));
+  CHECK_THROWS_WITH(make({.clip = -1}), Contains("clip is -1"));
+  CHECK_THROWS_WITH(make({.clip = NAN}), Contains("clip is nan"));
+  CHECK_THROWS_WITH(make({.skip_above = NAN}), Contains("skip_above is nan"));
+  CHECK_THROWS_WITH(make({.max_consecutive_skips = -1}), Contains("max_consecutive_skips is -1"));
+  CHECK_THROWS_WITH(make({.chunk_size = -1}), Contains("chunk_size is -1"));
+}
+
+TEST_CASE("A learning rate that is no number, or negative, is an error that changes nothing") {
+  Trainer<Net, cpu::Backend<float>> trainer(1), straight(1);
+  const BatchBuffer batch = random_batch(2, 12, 6);
+  trainer.accumulate(batch.view());
+  for (const double rate : {static_cast<double>(NAN), static_cast<double>(INFINITY), -1e-3}) {
+    CHECK_THROWS_WITH(trainer.update(rate), Contains("the learning rate is"));
+  }
+  trainer.update(1e-3);
+  straight.train_step(batch.view(), 1e-3);
+  CHECK(trainer.counters() == straight.counters());
+  const bool same = bits(trainer.masters()) == bits(straight.masters());
+  CHECK(same);
+}
+
 TEST_CASE("Documents in one row train like sequences of their own") {
   BatchBuffer row(1, 10);
   BatchBuffer first(1, 4), second(1, 6);

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 
 #include "xlstm/core/arena.hpp"
+#include "xlstm/core/error.hpp"
 #include "xlstm/nn/module.hpp"
 #include "xlstm/train/step.hpp"
 
@@ -16,6 +18,11 @@ namespace xlstm {
 struct LossOptions {
   double z_loss = 0;                         ///< coefficient of (log Z)²
   Index slice_bytes = Index{128} * 1048576;  ///< of logits at a time; a slice has at least one row
+
+  /// Throws Error for what can't work.
+  void check() const {
+    if (!(z_loss >= 0) || !std::isfinite(z_loss)) fail("loss: z_loss is ", z_loss, ", expected at least 0");
+  }
 };
 
 /// Rows of a slice: as many as slice_bytes hold, spread evenly over the slices.

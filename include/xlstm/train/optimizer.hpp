@@ -25,8 +25,10 @@ struct AdamWOptions {
   void check() const {
     if (!(beta1 >= 0 && beta1 < 1)) fail("AdamW: beta1 is ", beta1, ", expected at least 0 and less than 1");
     if (!(beta2 >= 0 && beta2 < 1)) fail("AdamW: beta2 is ", beta2, ", expected at least 0 and less than 1");
-    if (!(eps > 0)) fail("AdamW: eps is ", eps, ", expected a positive number");
-    if (!(weight_decay >= 0)) fail("AdamW: weight decay is ", weight_decay, ", expected at least 0");
+    if (!(eps > 0) || !std::isfinite(eps)) fail("AdamW: eps is ", eps, ", expected a positive number");
+    if (!(weight_decay >= 0) || !std::isfinite(weight_decay)) {
+      fail("AdamW: weight decay is ", weight_decay, ", expected at least 0");
+    }
   }
 };
 

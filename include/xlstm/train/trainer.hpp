@@ -25,14 +25,26 @@
 namespace xlstm {
 
 struct TrainerOptions {
-  AdamWOptions optimizer;
-  LossOptions loss;
+  AdamWOptions optimizer = {};
+  LossOptions loss = {};
   double clip = 0.5;                 ///< the gradient's global norm is cut to this; 0: never
   double skip_above = 100;           ///< a step whose gradient norm is larger is skipped; 0: only if it is not finite
   Index max_consecutive_skips = 10;  ///< one more ends the training with an Error
   /// Tokens in a chunk of the chunkwise form; 0: the backend's choice (cpu/mlstm_tuning.hpp; the reference takes what
   /// the cell's policy says). Results differ by rounding alone.
   Index chunk_size = 0;
+
+  /// Throws Error for what can't work.
+  void check() const {
+    optimizer.check();
+    loss.check();
+    if (!(clip >= 0)) fail("training: clip is ", clip, ", expected at least 0");
+    if (!(skip_above >= 0)) fail("training: skip_above is ", skip_above, ", expected at least 0");
+    if (max_consecutive_skips < 0) {
+      fail("training: max_consecutive_skips is ", max_consecutive_skips, ", expected at least 0");
+    }
+    if (chunk_size < 0) fail("training: chunk_size is ", chunk_size, ", expected at least 1 or 0");
+  }
 };
 
 /// What a step did. Losses are means over the targets, in nats.
@@ -67,10 +79,10 @@ class Trainer {
   using Parameters = typename Network::template Parameters<B>;
   static constexpr bool has_masters = !std::is_same_v<Parameters, typename Network::template Parameters<G>>;
 
-  /// Starts from the initial values of training (docs/training.md).
+  /// Starts from the initial values of training (docs/training.md). Error for options that can't work.
   explicit Trainer(std::uint64_t seed, const TrainerOptions& options = {},
                    std::shared_ptr<typename B::Resources> resources = std::make_shared<typename B::Resources>())
-      : options_(options),
+      : options_(checked(options)),
         backend_(resources),
         masters_(resources, "the parameters"),
         gradients_(resources, "the gradients"),
@@ -146,8 +158,12 @@ class Trainer {
   }
 
   /// Ends the step: clips the mean gradient of what was accumulated and updates the parameters, or skips. Throws Error,
-  /// with the likely causes, once more than max_consecutive_skips steps in a row were skipped.
+  /// with the likely causes, once more than max_consecutive_skips steps in a row were skipped. A learning rate that is
+  /// negative or no number is an Error, too, and changes nothing.
   StepResult update(double learning_rate) {
+    if (!(learning_rate >= 0) || !std::isfinite(learning_rate)) {
+      fail("training: the learning rate is ", learning_rate, ", expected a finite number of at least 0");
+    }
     const LossSum sum = std::exchange(pending_, {});
     const bool any = std::exchange(pending_batches_, 0) > 0;
     StepResult result;
@@ -214,13 +230,20 @@ class Trainer {
     Index count;
   };
 
+  static const TrainerOptions& checked(const TrainerOptions& options) {
+    options.check();
+    return options;
+  }
   static Index elements(const ParameterBlock<Network, G>& w) {
     return w.memory.bytes() / static_cast<Index>(sizeof(T));
   }
 
   static void check(const Batch& batch) {
     const auto rows = static_cast<std::size_t>(batch.rows());
-    if (batch.sequences < 1 || batch.length < 1 || batch.tokens.size() != rows || batch.targets.size() != rows) {
+    if (batch.sequences < 1 || batch.length < 1) {
+      fail("training batch: ", batch.sequences, " sequences of ", batch.length, " tokens, expected at least 1 of each");
+    }
+    if (batch.tokens.size() != rows || batch.targets.size() != rows) {
       fail("training batch: ", batch.tokens.size(), " tokens and ", batch.targets.size(), " targets, expected ",
            batch.sequences, " x ", batch.length, " of both");
     }
