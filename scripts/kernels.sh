@@ -20,25 +20,54 @@ if ! "$nvcc" --version >/dev/null 2>&1; then
   exit 0
 fi
 mkdir -p "$folder"
+# shellcheck source=scripts/packages.sh
+. scripts/packages.sh
 
 includes=(-Iinclude -Itests/cuda)
-for architecture in "${architectures[@]}"; do
-  number=${architecture#sm_}
-  of_architecture=("${includes[@]}" "-DXLSTM_ARCHITECTURE=${number%%[a-z]*}")
-  "${CXX:-g++}" -std=c++20 -x c++ "${of_architecture[@]}" tests/cuda/kernels.cu -o "$folder/list_kernels"
-  "$folder/list_kernels" >"$folder/kernels-$architecture.tsv"
+toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
+
+compile_kernels() {  # ARCHITECTURE
+  local architecture=$1 number=${1#sm_}
+  local of_architecture=("${includes[@]}" "-DXLSTM_ARCHITECTURE=${number%%[a-z]*}")
+  "${CXX:-g++}" -std=c++20 -x c++ "${of_architecture[@]}" tests/cuda/kernels.cu -o "$folder/list_kernels-$architecture"
+  "$folder/list_kernels-$architecture" >"$folder/kernels-$architecture.tsv"
   # Not -arch: for sm_90a and its like that compiles everything for sm_90, too.
-  "$nvcc" -std=c++20 -gencode "arch=compute_${architecture#sm_},code=$architecture" --expt-relaxed-constexpr -Werror all-warnings \
+  "$nvcc" -std=c++20 -gencode "arch=compute_$number,code=$architecture" --expt-relaxed-constexpr -Werror all-warnings \
     -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow -Xptxas -v "${of_architecture[@]}" \
     -c tests/cuda/kernels.cu -o "$folder/kernels-$architecture.o" >"$folder/$architecture.log" 2>&1 || {
     cat "$folder/$architecture.log"
     echo "The kernels do not compile for $architecture without a warning."
-    exit 1
+    return 1
   }
-done
+}
+
+compile_model() {  # a whole model with cuda::Backend (tests/cuda/device_model.cu), for all architectures at once
+  local architecture codes=()
+  for architecture in "${architectures[@]}"; do
+    codes+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
+  done
+  "$nvcc" -std=c++20 "${codes[@]}" --expt-relaxed-constexpr -Werror all-warnings -diag-suppress 1675 -DEIGEN_NO_CUDA \
+    -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow -isystem "${EIGEN3_INCLUDE_DIR:-/usr/include/eigen3}" "${includes[@]}" \
+    tests/cuda/device_model.cu -o "$folder/device_model" -lcublasLt
+}
+
+# As many at once as there are cores.
+most=$(parallel_jobs)
+processes=()
+start() {
+  [ ${#processes[@]} -lt "$most" ] || wait -n || true  # whether it failed is asked below
+  "$@" &
+  processes+=("$!")
+}
+model=
+if [ -e "$toolkit/include/cublasLt.h" ] || [ -e /usr/include/cublasLt.h ]; then
+  model=$folder/device_model
+  start compile_model
+fi
+for architecture in "${architectures[@]}"; do start compile_kernels "$architecture"; done
+for process in "${processes[@]}"; do wait "$process"; done
 
 # The same by clang, where there is one that knows CUDA 13 well enough.
-toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
 clang=${CLANG_CUDA:-$(command -v clang++-22 || true)}
 if [ -n "$clang" ]; then
   "$clang" -std=c++20 -x cuda --cuda-path="$toolkit" --cuda-gpu-arch="${architectures[0]}" -Wno-unknown-cuda-version \
@@ -48,16 +77,8 @@ else
   echo "Left out: there is no clang++-22, so clang compiled no kernel for a GPU."
 fi
 
-# A whole model with cuda::Backend (tests/cuda/device_model.cu), for all of them at once. It needs cuBLASLt.
-if [ -e "$toolkit/include/cublasLt.h" ] || [ -e /usr/include/cublasLt.h ]; then
-  codes=()
-  for architecture in "${architectures[@]}"; do
-    codes+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
-  done
-  "$nvcc" -std=c++20 "${codes[@]}" --expt-relaxed-constexpr -Werror all-warnings -diag-suppress 1675 -DEIGEN_NO_CUDA \
-    -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow -isystem "${EIGEN3_INCLUDE_DIR:-/usr/include/eigen3}" "${includes[@]}" \
-    tests/cuda/device_model.cu -o "$folder/device_model" -lcublasLt
-  if said=$("$folder/device_model" tests/data/models/tiny-f32 2>&1); then
+if [ -n "$model" ]; then
+  if said=$("$model" tests/data/models/tiny-f32 2>&1); then
     echo "A model on this machine's GPU: $said"
   elif [[ $said == *"cuda: there is no device"* ]]; then
     echo "A model for a GPU compiles; there is none here: $said"

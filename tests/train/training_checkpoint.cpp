@@ -193,4 +193,7 @@ TEST_CASE("A run needs room for the checkpoints that stay and the one being writ
   CHECK(error_of([&] { many.require_space(trainer, 1); }).empty());
   CHECK_FALSE(std::filesystem::exists(directory / ".step-000000005.safetensors.1.0.tmp"));
   CHECK(error_of([&] { many.require_space(trainer, Index{1} << 50); }).find("no room") != std::string::npos);
+  const TrainingCheckpoints not_there(directory / "not/yet", std::numeric_limits<Index>::max());
+  CHECK(error_of([&] { not_there.require_space(trainer, 1); }).empty());
+  CHECK(error_of([&] { not_there.require_space(trainer, Index{1} << 50); }).find("no room") != std::string::npos);
 }

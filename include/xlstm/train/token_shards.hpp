@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tokens on disk, mapped into memory. A shard is a file, little-endian:
 //
-//     char[8] "XLSTMTOK" · u32 version (1) · u32 bytes per token (2 or 4) · u64 vocabulary · u64 tokens · u64 documents
-//     · u64 CRC-64/XZ of everything else · 16 zero bytes      (the header: 64 bytes) tokens, zeros up to a multiple of
-//     8 bytes · u64 for each document that starts in this shard: where
+//     header, 64 bytes: char[8] "XLSTMTOK" · u32 version (1) · u32 bytes per token (2 or 4) · u64 vocabulary ·
+//                       u64 tokens · u64 documents · u64 CRC-64/XZ of everything else · 16 zero bytes
+//     tokens, zeros up to a multiple of 8 bytes
+//     u64 for each document that starts in this shard: where
 //
 // Tokens before a shard's first document go on with the last document of the shard before.
 #pragma once
@@ -127,11 +128,13 @@ class TokenShard {
   TokenShardHeader header_;
 };
 
-/// Writes shards `PREFIX-00000.tokens`, … of about `shard_tokens` tokens each, so that memory is bounded.
+/// Writes shards `tokens-00000.shard`, … of `shard_tokens` tokens each, so that memory is bounded.
 class TokenShardWriter {
  public:
   TokenShardWriter(std::filesystem::path directory, Index vocab_size, Index shard_tokens = Index{1} << 25)
-      : directory_(std::move(directory)), vocab_size_(vocab_size), shard_tokens_(shard_tokens) {}
+      : directory_(std::move(directory)), vocab_size_(vocab_size), shard_tokens_(shard_tokens) {
+    if (shard_tokens < 1) fail("token shards of ", shard_tokens, " tokens, expected at least 1");
+  }
 
   /// What follows belongs to a new document. A document without tokens is none.
   void begin_document() { document_begins_ = true; }

@@ -220,7 +220,9 @@ class TrainingCheckpoints {
     });
     if (io::path_exists(directory_)) remove_leftovers();
     std::error_code error;
-    const auto space = std::filesystem::space(directory_, error);
+    std::filesystem::path there = std::filesystem::absolute(directory_, error);  // or what it will be made in
+    while (!io::path_exists(there) && there.has_relative_path()) there = there.parent_path();
+    const auto space = std::filesystem::space(there, error);
     if (!error) require_space(bytes, saves, space.available);
   }
   /// The same for checkpoints of `bytes` bytes where `available` bytes are free.
