@@ -153,6 +153,18 @@ TEST_CASE("several sessions at different positions advance in one batched step")
   }
 }
 
+TEST_CASE("sessions of a network without states advance in one batched step, too") {
+  using Stateless = CausalLM<16, Repeat<2, Residual<RMSNorm<8>, SwiGLU<8, 16>>>, RMSNorm<8>>;
+  using Bigrams = Model<Stateless, cpu::Backend<float>>;
+  const Bigrams bigrams = Bigrams::initialized(1);
+  auto a = bigrams.session(), b = bigrams.session(), c = bigrams.session();
+  Session<Bigrams>::step(std::vector{&a, &b}, std::vector<Token>{3, 5});
+  c.step(5);
+  CHECK(distance(b.logits(), c.logits()) < 1e-6);
+  CHECK_THROWS_WITH(Session<Bigrams>::step(std::vector{&a, &a}, std::vector<Token>{1, 2}),
+                    Contains("same session is given twice"));
+}
+
 TEST_CASE("a batched step refuses what makes no sense") {
   auto a = model().session();
   auto b = model().session();

@@ -4,6 +4,7 @@
 // sums adds up to 1e-8), and the CPU backend against the reference (2e-4: fp32 sums of up to a few hundred terms, and
 // the cell's cancelling denominators).
 #include <string>
+#include <vector>
 
 #include "catch.hpp"
 #include "xlstm/cpu/backend.hpp"
@@ -165,10 +166,45 @@ TEST_CASE("Repeat without states begins with zeros, recomputing or not") {
   CHECK(gradients(recomputing, false) == expected);
 }
 
-TEST_CASE("names: children are numbered unless they are named") {
-  using M = Sequential<Linear<4, 4>, Residual<RMSNorm<4>, Linear<4, 4, true>>, Named<"last", Linear<4, 2>>>;
-  M::Parameters<cpu::Backend<float>> parameters;
+namespace {
+
+template <class M>
+std::vector<std::string> names_of() {
+  typename M::template Parameters<cpu::Backend<float>> parameters;
   std::vector<std::string> names;
   for_each_parameter<M>(parameters, [&](std::string_view name, auto&, Initialization) { names.emplace_back(name); });
-  CHECK(names == std::vector<std::string>{"0.weight", "1.0.weight", "1.1.weight", "1.1.bias", "last.weight"});
+  return names;
+}
+
+template <class M>
+std::vector<std::string> states_of() {
+  std::vector<std::string> names;
+  for_each_state<M>([&](const std::string& name, Index, Index, Index) { names.push_back(name); });
+  return names;
+}
+
+}  // namespace
+
+TEST_CASE("names: children are numbered unless they are named") {
+  using M = Sequential<Linear<4, 4>, Residual<RMSNorm<4>, Linear<4, 4, true>>, Named<"last", Linear<4, 2>>>;
+  CHECK(names_of<M>() == std::vector<std::string>{"0.weight", "1.0.weight", "1.1.weight", "1.1.bias", "last.weight"});
+}
+
+TEST_CASE("names: no two parameters have the same, whatever is composed") {
+  using Names = std::vector<std::string>;
+  using A = Named<"a", Linear<4, 4>>;
+  using B = Named<"b", Linear<4, 4>>;
+  CHECK(names_of<Repeat<2, A>>() == Names{"0.a.weight", "1.a.weight"});
+  CHECK(names_of<Sequential<Repeat<2, A>, Repeat<2, A>>>() ==
+        Names{"0.0.a.weight", "0.1.a.weight", "1.0.a.weight", "1.1.a.weight"});
+  CHECK(names_of<Sequential<Repeat<2, A>, Linear<4, 4>>>() == Names{"0.0.a.weight", "0.1.a.weight", "1.weight"});
+  CHECK(names_of<Sequential<A, A, B>>() == Names{"0.a.weight", "1.a.weight", "2.b.weight"});
+  CHECK(names_of<Residual<A, A>>() == Names{"0.a.weight", "1.a.weight"});
+  // Made of named parts, and named like them, unless they come twice.
+  CHECK(names_of<Sequential<Sequential<A, B>, Named<"c", RMSNorm<4>>>>() == Names{"a.weight", "b.weight", "c.weight"});
+  CHECK(names_of<Sequential<Sequential<A, B>, B>>() == Names{"0.a.weight", "0.b.weight", "1.b.weight"});
+  CHECK(names_of<Sequential<Sequential<A, A>, B>>() == Names{"0.0.a.weight", "0.1.a.weight", "b.weight"});
+  using Layer = Named<"layer", MLSTMLayer<4, Heads<1, 2, 4>>>;
+  CHECK(states_of<Sequential<Layer, Layer>>() ==
+        Names{"0.layer.C", "0.layer.n", "0.layer.m", "1.layer.C", "1.layer.n", "1.layer.m"});
 }

@@ -61,6 +61,8 @@ TEST_CASE("Tokens outside the vocabulary are refused when written") {
   CHECK_FALSE(error_of([&] { writer.append(std::vector<Token>{3, 10}); }).empty());
   CHECK_FALSE(error_of([&] { writer.append(std::vector<Token>{-1}); }).empty());
   CHECK(count_files(directory.path()) == 0);
+  CHECK(error_of([&] { TokenShardWriter(directory.path(), 10, 0); }) ==
+        "token shards of 0 tokens, expected at least 1");
 }
 
 TEST_CASE("Every damaged byte and every cut is noticed") {

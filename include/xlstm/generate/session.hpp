@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cassert>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <utility>
@@ -98,18 +99,20 @@ class Session {
     }
     if (sessions.empty()) return;
     check(tokens);
+    for (const Session* s : sessions) {
+      if (!s->model_.same_as(sessions[0]->model_)) fail("batched step: a session belongs to another model");
+    }
+    std::vector<const Session*> sorted(sessions.begin(), sessions.end());
+    std::sort(sorted.begin(), sorted.end(), std::less<>());
+    if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
+      fail("batched step: the same session is given twice");
+    }
     std::vector<State*> slots;
     slots.reserve(sessions.size());
     for (Session* s : sessions) {
-      if (!s->model_.same_as(sessions[0]->model_)) fail("batched step: a session belongs to another model");
       s->settle();
       s->touch();
       slots.push_back(s->state_.data());
-    }
-    auto sorted = slots;
-    std::sort(sorted.begin(), sorted.end());
-    if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
-      fail("batched step: the same session is given twice");
     }
     ResetUnlessDone guard{sessions};
     const auto lease = sessions[0]->model_.lease();

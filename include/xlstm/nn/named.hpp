@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Named<"mlstm_layer", M> is M, its parameters called "mlstm_layer.…". Containers number the children that have no
-// name.
+// name, and all of them where two have the same: no two parameters of a network have one name.
 #pragma once
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
 
 #include "xlstm/core/fixed_string.hpp"
 #include "xlstm/nn/module.hpp"
@@ -23,26 +28,61 @@ struct Named : M {
   }
 };
 
-/// Whether a container need not number this child: it is Named, or made of Named parts only.
+/// The names with which a module's parameters begin, where a container need not number it: it is Named, or made of
+/// Named parts only. None: the container numbers it.
 template <class M>
-inline constexpr bool has_own_name = false;
+inline constexpr auto own_names = std::array<std::string_view, 0>{};
 template <FixedString Name, class M>
-inline constexpr bool has_own_name<Named<Name, M>> = true;
+inline constexpr auto own_names<Named<Name, M>> = std::array{Named<Name, M>::name};
 
 namespace detail {
-/// A container's child under its own name, or under its number.
-template <class M, class P, class V>
-constexpr void visit_child(Index number, P& p, V&& visit) {
-  if constexpr (has_own_name<M>) {
-    M::for_each_parameter(p, visit);
+
+template <class... Ms>
+inline constexpr auto all_own_names = [] {
+  std::array<std::string_view, (own_names<Ms>.size() + ...)> all{};
+  auto next = all.begin();
+  ((next = std::copy(own_names<Ms>.begin(), own_names<Ms>.end(), next)), ...);
+  return all;
+}();
+
+/// Whether no two of a container's children have a name in common. If some do, all of them are numbered.
+template <class... Ms>
+inline constexpr bool own_names_differ = [] {
+  auto sorted = all_own_names<Ms...>;
+  std::sort(sorted.begin(), sorted.end());
+  return std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
+}();
+
+/// A container's own names: those of its children, if it numbers none of them.
+template <class... Ms>
+constexpr auto names_of_children() {
+  if constexpr (own_names_differ<Ms...> && (!own_names<Ms>.empty() && ...)) {
+    return all_own_names<Ms...>;
   } else {
-    M::for_each_parameter(p, visit.child(number));
+    return std::array<std::string_view, 0>{};
   }
 }
-template <class M, class V>
-void visit_child_state(Index number, const V& visit, const std::string& prefix, Index base) {
-  xlstm::for_each_state<M>(visit, has_own_name<M> ? prefix : join(prefix, std::to_string(number)), base);
-}
+
+/// The children of one container: each goes by its own name, or by its number.
+template <class... Ms>
+struct Children {
+  template <class M>
+  static constexpr bool numbered = own_names<M>.empty() || !own_names_differ<Ms...>;
+
+  template <class M, class P, class V>
+  static constexpr void visit(Index number, P& p, V&& visit) {
+    if constexpr (numbered<M>) {
+      M::for_each_parameter(p, visit.child(number));
+    } else {
+      M::for_each_parameter(p, visit);
+    }
+  }
+  template <class M, class V>
+  static void visit_state(Index number, const V& visit, const std::string& prefix, Index base) {
+    xlstm::for_each_state<M>(visit, numbered<M> ? join(prefix, std::to_string(number)) : prefix, base);
+  }
+};
+
 }  // namespace detail
 
 }  // namespace xlstm

@@ -9,7 +9,6 @@
 #include <cstring>
 
 #include "xlstm/nn/module.hpp"
-#include "xlstm/nn/named.hpp"
 
 namespace xlstm {
 
@@ -153,8 +152,5 @@ struct Repeat {
     M::template forward<B>(backend, p, run, States<B>{slots, 0}, block.x, out, saved);
   }
 };
-
-template <Index N, class M, Recompute Policy>
-inline constexpr bool has_own_name<Repeat<N, M, Policy>> = true;
 
 }  // namespace xlstm

@@ -50,13 +50,13 @@ struct Residual {
 
   template <class P, class V>
   static constexpr void for_each_parameter(P& p, V&& visit) {
-    detail::visit_child<Norm>(0, p.norm, visit);
-    detail::visit_child<Layer>(1, p.layer, visit);
+    detail::Children<Norm, Layer>::template visit<Norm>(0, p.norm, visit);
+    detail::Children<Norm, Layer>::template visit<Layer>(1, p.layer, visit);
   }
   template <class V>
   static void for_each_state(const V& visit, const std::string& prefix, Index base) {
-    detail::visit_child_state<Norm>(0, visit, prefix, base);
-    detail::visit_child_state<Layer>(1, visit, prefix, base + Norm::state_size);
+    detail::Children<Norm, Layer>::template visit_state<Norm>(0, visit, prefix, base);
+    detail::Children<Norm, Layer>::template visit_state<Layer>(1, visit, prefix, base + Norm::state_size);
   }
   template <class S>
   static double state_unit(const S* state, Index i) {
@@ -105,6 +105,6 @@ struct Residual {
 };
 
 template <class Norm, class Layer>
-inline constexpr bool has_own_name<Residual<Norm, Layer>> = has_own_name<Norm>&& has_own_name<Layer>;
+inline constexpr auto own_names<Residual<Norm, Layer>> = detail::names_of_children<Norm, Layer>();
 
 }  // namespace xlstm

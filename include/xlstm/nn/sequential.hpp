@@ -43,13 +43,15 @@ struct Sequential {
 
   template <class P, class V>
   static constexpr void for_each_parameter(P& p, V&& visit) {
-    for_each_child(
-        [&]<std::size_t I>() { detail::visit_child<Child<I>>(static_cast<Index>(I), std::get<I>(p.children), visit); });
+    for_each_child([&]<std::size_t I>() {
+      detail::Children<Ms...>::template visit<Child<I>>(static_cast<Index>(I), std::get<I>(p.children), visit);
+    });
   }
   template <class V>
   static void for_each_state(const V& visit, const std::string& prefix, Index base) {
     for_each_child([&]<std::size_t I>() {
-      detail::visit_child_state<Child<I>>(static_cast<Index>(I), visit, prefix, base + state_offset(I));
+      detail::Children<Ms...>::template visit_state<Child<I>>(static_cast<Index>(I), visit, prefix,
+                                                              base + state_offset(I));
     });
   }
   template <class S>
@@ -130,6 +132,6 @@ struct Sequential {
 };
 
 template <class... Ms>
-inline constexpr bool has_own_name<Sequential<Ms...>> = (has_own_name<Ms> && ...);
+inline constexpr auto own_names<Sequential<Ms...>> = detail::names_of_children<Ms...>();
 
 }  // namespace xlstm
