@@ -193,6 +193,15 @@ TEST_CASE("Of few documents the end is kept, and a document may be cut") {
   CHECK_FALSE(error_of([&] { split_data(documents, 1.0, 7); }).empty());
 }
 
+TEST_CASE("A batch of rows of another length is an error") {
+  const Numbered numbered(some_sizes());
+  PackedRows rows(*numbered.data, numbered.data->documents(), 16, 1);
+  BatchBuffer shorter(2, 15), longer(2, 17);
+  CHECK(error_of([&] { rows.next(shorter); }).find("rows of 15 tokens, expected 16") != std::string::npos);
+  CHECK(error_of([&] { rows.next(longer); }).find("rows of 17 tokens, expected 16") != std::string::npos);
+  CHECK(rows.position() == DataPosition{});
+}
+
 TEST_CASE("Too little text for a row is an error") {
   const Numbered numbered({5, 4});
   CHECK_NOTHROW(PackedRows(*numbered.data, numbered.data->documents(), 8, 0));

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -49,6 +50,19 @@ TrainerOptions plain_options() {
   options.clip = 1;
   return options;
 }
+
+/// A module of one's own whose backward pass may fail.
+template <Index D>
+struct Fuse : Identity<D> {
+  inline static bool blows = false;
+  template <class B>
+  static void backward(B& backend, const typename Identity<D>::template Parameters<B>&,
+                       typename Identity<D>::template Parameters<B>&, const Run&, States<B>,
+                       const typename Identity<D>::template Saved<B>&, Input<B, D> dy, Output<B, D> dx) {
+    if (blows) throw std::runtime_error("blown");
+    backend.copy(dy, dx);
+  }
+};
 
 }  // namespace
 
@@ -230,6 +244,22 @@ TEST_CASE("A learning rate that is no number, or negative, is an error that chan
   trainer.update(1e-3);
   straight.train_step(batch.view(), 1e-3);
   CHECK(trainer.counters() == straight.counters());
+  const bool same = bits(trainer.masters()) == bits(straight.masters());
+  CHECK(same);
+}
+
+TEST_CASE("What is thrown on the way forgets what was accumulated, and a training goes on without it") {
+  using Fused = CausalLM<23, Sequential<Fuse<32>, ConfiguredBlock<tiny>>, RMSNorm<32>>;
+  using B = cpu::Backend<float>;
+  Trainer<Fused, B> trainer(1), straight(1);
+  const BatchBuffer batch = random_batch(2, 12, 6);
+  trainer.accumulate(batch.view());
+  CHECK(trainer.accumulated() == 1);
+  Fuse<32>::blows = true;
+  CHECK_THROWS_WITH(trainer.accumulate(batch.view()), Contains("blown"));
+  Fuse<32>::blows = false;
+  CHECK(trainer.accumulated() == 0);
+  CHECK(trainer.train_step(batch.view(), 1e-2).gradient_norm == straight.train_step(batch.view(), 1e-2).gradient_norm);
   const bool same = bits(trainer.masters()) == bits(straight.masters());
   CHECK(same);
 }

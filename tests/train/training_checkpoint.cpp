@@ -83,6 +83,24 @@ TEST_CASE("Every damaged byte and every cut is noticed, and the trainer is left 
   CHECK(everything(other) == before);
 }
 
+TEST_CASE("A checkpoint holds no accumulated batches, and one that is read replaces them") {
+  const TemporaryDirectory directory;
+  TinyTrainer<> trainer(1), other(2);
+  save_training(directory / "x", trainer, state_of(trainer));
+  other.accumulate(batch_of(1).view());
+  CHECK(error_of([&] { save_training(directory / "y", other, state_of(other)); }) ==
+        (directory / "y").string() +
+            ": 1 accumulated batches, which a checkpoint does not hold; expected an update after them");
+  CHECK_FALSE(std::filesystem::exists(directory / "y"));
+  load_training(directory / "x", other);
+  const auto next = batch_of(2);
+  Batch going_on = next.view();
+  going_on.continues = true;
+  CHECK(other.train_step(going_on, 1e-2).gradient_norm == trainer.train_step(going_on, 1e-2).gradient_norm);
+  const bool same = everything(other) == everything(trainer);
+  CHECK(same);
+}
+
 TEST_CASE("A checkpoint of another network is refused") {
   const TemporaryDirectory directory;
   TinyTrainer<> trainer(1);

@@ -112,8 +112,11 @@ class PackedRows {
     fail("training data: row ", position.row, " of epoch ", position.epoch, ", expected 0 to ", rows);
   }
 
-  /// The next rows; epochs follow one another.
+  /// The next rows; epochs follow one another. Error if the batch's are of another length.
   void next(BatchBuffer& batch) {
+    if (batch.length() != length_) {
+      fail("training data: a batch of rows of ", batch.length(), " tokens, expected ", length_);
+    }
     for (Index b = 0; b < batch.sequences(); ++b) {
       if (position_.row == rows_) {
         position_ = {position_.epoch + 1, 0};

@@ -115,6 +115,8 @@ class BatchStates {
     pointers_.resize(static_cast<std::size_t>(sequences));
     for (Index b = 0; b < sequences; ++b) pointers_[static_cast<std::size_t>(b)] = values.data() + b * Size;
   }
+  /// Zeros are what the next batch begins with.
+  void clear() { values.clear(); }
   StateSlots<State> slots() const { return {pointers_.data(), 0}; }
 
  private:
@@ -141,6 +143,7 @@ class BatchStates<B, Size> {
       pointers_[static_cast<std::size_t>(b)] = static_cast<State*>(memory_->data()) + b * Size;
     }
   }
+  void clear() { memory_.reset(); }
   StateSlots<State> slots() const { return {pointers_.data(), 0}; }
 
  private:

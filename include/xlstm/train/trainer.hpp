@@ -140,21 +140,28 @@ class Trainer {
     consecutive_skips_ = counters.consecutive_skips;
   }
 
-  /// Adds the gradient of the summed loss of a batch. Error if a token or target is outside the vocabulary.
+  /// Adds the gradient of the summed loss of a batch. Error, and nothing has changed, if a token or target is outside
+  /// the vocabulary. What else is thrown while it computes (memory that is short, a backend or module of one's own)
+  /// forgets what was accumulated: of a gradient that is half of something else nobody could learn.
   void accumulate(const Batch& batch) {
     check(batch);
     finish();
-    ++pending_batches_;
-    Arena& arena = backend_.arena();
-    ArenaScope scope(arena);
-    const auto [run, states] = prepare(batch, training_, true);
-    const auto hidden = arena.template matrix<Activation, Network::embedding_dim>(run.rows());
-    const auto dhidden = arena.template matrix<Activation, Network::embedding_dim>(run.rows());
-    typename Network::template Saved<B> saved;
-    Network::template hidden<B>(backend_, parameters(), run, states, batch.tokens, hidden, saved);
-    pending_ += loss_backward<Network, B>(backend_, parameters(), gradients_.parameters, hidden, batch.targets,
-                                          options_.loss, 1.0, dhidden);
-    Network::template hidden_backward<B>(backend_, parameters(), gradients_.parameters, run, {}, saved, dhidden);
+    try {
+      add_gradient(batch);
+    } catch (...) {
+      forget();
+      throw;
+    }
+  }
+  /// Batches since the last update.
+  Index accumulated() const { return pending_batches_; }
+  /// Throws away what was accumulated, and the states from which a batch would continue.
+  void forget() {
+    pending_ = {};
+    pending_batches_ = 0;
+    discard_gradients();
+    training_.clear();
+    evaluation_.clear();
   }
 
   /// Ends the step: clips the mean gradient of what was accumulated and updates the parameters, or skips. Throws Error,
@@ -229,6 +236,20 @@ class Trainer {
     void (*round)(B& backend, const T* from, void* to, Index count);
     Index count;
   };
+
+  void add_gradient(const Batch& batch) {
+    ++pending_batches_;
+    Arena& arena = backend_.arena();
+    ArenaScope scope(arena);
+    const auto [run, states] = prepare(batch, training_, true);
+    const auto hidden = arena.template matrix<Activation, Network::embedding_dim>(run.rows());
+    const auto dhidden = arena.template matrix<Activation, Network::embedding_dim>(run.rows());
+    typename Network::template Saved<B> saved;
+    Network::template hidden<B>(backend_, parameters(), run, states, batch.tokens, hidden, saved);
+    pending_ += loss_backward<Network, B>(backend_, parameters(), gradients_.parameters, hidden, batch.targets,
+                                          options_.loss, 1.0, dhidden);
+    Network::template hidden_backward<B>(backend_, parameters(), gradients_.parameters, run, {}, saved, dhidden);
+  }
 
   static const TrainerOptions& checked(const TrainerOptions& options) {
     options.check();

@@ -110,10 +110,15 @@ inline RunState run_state_of(const io::SafetensorsFile& file) {
 
 }  // namespace detail
 
-/// Writes a checkpoint; `path` is what it was before if anything fails.
+/// Writes a checkpoint; `path` is what it was before if anything fails. Error while batches are accumulated: their
+/// gradients are in no checkpoint. Nor are states from which a batch would continue.
 template <class Trainer>
 void save_training(const std::filesystem::path& path, Trainer& trainer, const RunState& state) {
   using T = typename Trainer::T;
+  if (trainer.accumulated() > 0) {
+    fail(io::printable(path.native()), ": ", trainer.accumulated(),
+         " accumulated batches, which a checkpoint does not hold; expected an update after them");
+  }
   std::vector<io::TensorDeclaration> declarations;
   io::Checksum sum;
   std::map<std::string, std::string> metadata = detail::to_metadata(state);
@@ -138,8 +143,8 @@ inline RunState read_run_state(const std::filesystem::path& path) {
   return detail::run_state_of(io::SafetensorsFile(path, io::AccessPattern::sequential));
 }
 
-/// Reads a checkpoint into a trainer. Throws Error, and has changed nothing, if the file is damaged or of another
-/// network.
+/// Reads a checkpoint into a trainer, which forgets what it has accumulated. Throws Error, and has changed nothing, if
+/// the file is damaged or of another network.
 template <class Trainer>
 RunState load_training(const std::filesystem::path& path, Trainer& trainer) {
   using T = typename Trainer::T;
@@ -166,6 +171,7 @@ RunState load_training(const std::filesystem::path& path, Trainer& trainer) {
   }
   detail::for_each_training_tensor(trainer, [&](const std::string& name, const std::vector<Index>&, auto& block,
                                                 auto& handle) { block.write(handle, file.at(name).bytes.data()); });
+  trainer.forget();
   trainer.masters_changed();
   trainer.set_counters(state.counters);
   return state;
