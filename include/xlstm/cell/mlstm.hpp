@@ -37,6 +37,16 @@ struct MLSTMCell {
   static_assert(Heads > 0, "xlstm: an mLSTM cell needs at least one head; set num_heads");
   static_assert(QkDim > 0, "xlstm: the query/key dimension of a head is zero; raise qk_dim_factor or lower num_heads");
   static_assert(VDim > 0, "xlstm: the value dimension of a head is zero; raise v_dim_factor or lower num_heads");
+  static_assert(
+      requires {
+        typename Policy::InputGate;
+        typename Policy::GateCap;
+        typename Policy::Normalizer;
+        Policy::eps;
+        Policy::chunk_size;
+        Policy::denominator_gradient;
+      },
+      "xlstm: a cell's policy lacks something that MLSTMPolicy has; derive it from xlstm::MLSTMPolicy");
   static_assert(Policy::chunk_size > 0, "xlstm: chunk_size must be at least 1");
   static_assert(Policy::eps >= 0, "xlstm: the cell's eps must not be negative");
 

@@ -56,6 +56,9 @@ struct WeightStorage<F> {
 /// Precision: of products of floats, HighestPrecision or HighPrecision (precision.hpp).
 template <class W = float, class Activations = FloatActivations, class Precision = HighestPrecision>
 class Backend {
+  static_assert(std::is_same_v<W, float> || std::is_same_v<W, bf16> || std::is_same_v<W, f16> || QuantizedFormat<W>,
+                "xlstm: a CPU backend stores weights as float, xlstm::bf16, xlstm::f16, xlstm::int8 or xlstm::int4; "
+                "xlstm::reference::Backend<double> computes in double");
   static constexpr bool rounds_to_bf16 = std::is_same_v<Activations, Bf16Activations>;
   static_assert(rounds_to_bf16 || std::is_same_v<Activations, FloatActivations> ||
                     std::is_same_v<Activations, Int8Activations>,

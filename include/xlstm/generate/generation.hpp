@@ -189,6 +189,8 @@ Generation<Session<Model>> Session<Model>::generate(std::span<const Token> promp
 /// ends the generation.
 template <class Model, class Use>
 void generate(Session<Model>& session, std::span<const Token> prompt, const GenerationOptions& options, Use&& use) {
+  static_assert(std::is_invocable_r_v<bool, Use&, Token>,
+                "xlstm: what generate calls with every token must return whether to go on, true or false");
   for (const Token token : session.generate(prompt, options)) {
     if (!use(token)) return;
   }

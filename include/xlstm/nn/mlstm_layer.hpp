@@ -65,6 +65,12 @@ struct MLSTMLayerPolicy : MLSTMPolicy {
 
 template <Index D, class HeadsType, class Policy = MLSTMLayerPolicy>
 struct MLSTMLayer {
+  static_assert(
+      requires {
+        Policy::use_bias;
+        Policy::norm_eps;
+      },
+      "xlstm: a layer's policy lacks something that MLSTMLayerPolicy has; derive it from xlstm::MLSTMLayerPolicy");
   using Cell = MLSTMCell<HeadsType::count, HeadsType::qk_dim, HeadsType::v_dim, Policy>;
   static constexpr bool use_bias = Policy::use_bias;
   using Norm = MultiHeadNorm<Cell::heads, Cell::v_dim, use_bias, Policy::norm_eps>;

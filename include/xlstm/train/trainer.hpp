@@ -71,6 +71,11 @@ struct TrainerCounters {
 /// in its memory; tokens cross, and losses and norms come back.
 template <class NetworkType, class B>
 class Trainer {
+  static_assert(
+      requires { typename NetworkType::template Parameters<B>; },
+      "xlstm: a Trainer trains a network, such as xlstm::Network<config> or an xlstm::CausalLM, and has its weights; a "
+      "model is for generation");
+
  public:
   using Network = NetworkType;
   using BackendType = B;
