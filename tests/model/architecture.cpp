@@ -75,7 +75,20 @@ TEST_CASE("custom compositions are counted too") {
   using Net = CausalLM<10, Blocks, RMSNorm<8>>;
   STATIC_REQUIRE(parameter_count<Net, F32>() == 3 * (8 + 64 + 8 + 3 * 96) + 8 + 2 * 80);
   STATIC_REQUIRE(flops<Halver<8>, F32>(Workload{5}) == 2.0 * 64 * 5);
-  STATIC_REQUIRE(Net::num_blocks == 3);
+}
+
+TEST_CASE("a network has as many blocks as pairs of residual branches, however they are composed") {
+  using Branch = Residual<RMSNorm<8>, SwiGLU<8, 12>>;
+  using Block = Sequential<Residual<RMSNorm<8>, Halver<8>>, Branch>;
+  STATIC_REQUIRE(CausalLM<10, Repeat<3, Block>, RMSNorm<8>>::num_blocks == 3);
+  STATIC_REQUIRE(CausalLM<10, Named<"all", Repeat<3, Block>>, RMSNorm<8>>::num_blocks == 3);
+  STATIC_REQUIRE(CausalLM<10, Sequential<Repeat<3, Block>, Block>, RMSNorm<8>>::num_blocks == 4);
+  STATIC_REQUIRE(CausalLM<10, Repeat<2, Sequential<Named<"a", Block>, Named<"b", Block>>>, RMSNorm<8>>::num_blocks ==
+                 4);
+  STATIC_REQUIRE(CausalLM<10, Repeat<3, Branch>, RMSNorm<8>>::num_blocks == 2);
+  STATIC_REQUIRE(CausalLM<10, Halver<8>, RMSNorm<8>>::num_blocks == 1);
+  constexpr ModelConfig config{.vocab_size = 16, .embedding_dim = 32, .num_blocks = 5, .num_heads = 2};
+  STATIC_REQUIRE(Network<config>::num_blocks == 5);
 }
 
 TEST_CASE("depth is a number, not a type: models of any depth share their block") {

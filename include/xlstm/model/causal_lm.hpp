@@ -3,6 +3,7 @@
 // published ones (model/architecture.hpp) or a user's own.
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "xlstm/cell/gates.hpp"
@@ -25,11 +26,8 @@ struct CausalLM {
   static constexpr Index vocab_size = VocabSize;
   static constexpr Index embedding_dim = Blocks::input_dim;
   static constexpr bool tied = TieEmbeddings;
-  /// N in the initialisation of projections back into the residual stream.
-  static constexpr Index num_blocks = [] {
-    if constexpr (requires { Blocks::count; }) return static_cast<Index>(Blocks::count);
-    return Index{1};
-  }();
+  /// N in the initialisation of projections back into the residual stream: a published block has two branches.
+  static constexpr Index num_blocks = std::max<Index>(ceil_div(residual_branches<Blocks>, Index{2}), 1);
   static constexpr Index state_size = Blocks::state_size;
   static_assert(VocabSize > 0, "xlstm: a language model needs a vocabulary; set vocab_size");
   static_assert(Blocks::input_dim == Blocks::output_dim && OutNorm::input_dim == Blocks::output_dim,

@@ -126,6 +126,13 @@ double state_unit(const S* state, Index i) {
   }
 }
 
+/// How many branches a module adds to a residual stream; of a module of one's own that is not made of the library's, 0.
+template <class M>
+inline constexpr Index residual_branches = [] {
+  if constexpr (requires { M::residual_branches; }) return Index{M::residual_branches};
+  return Index{0};
+}();
+
 namespace detail {
 inline std::string join(const std::string& prefix, std::string_view name) {
   return name.empty() ? prefix : prefix + std::string(name) + '.';

@@ -15,6 +15,8 @@ namespace xlstm {
 
 template <FixedString Name, class M>
 struct Named : M {
+  static_assert(Name.view().empty() || Name.view().find_first_not_of("0123456789") != std::string_view::npos,
+                "xlstm: a module's name must not be a number: those are for modules without a name");
   using Module = M;
   static constexpr std::string_view name = Name.view();
 

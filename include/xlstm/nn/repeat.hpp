@@ -22,6 +22,7 @@ struct Repeat {
   static constexpr Index input_dim = M::input_dim;
   static constexpr Index output_dim = M::output_dim;
   static constexpr Index state_size = N * M::state_size;
+  static constexpr Index residual_branches = N * xlstm::residual_branches<M>;
 
   template <class B>
   struct Parameters {

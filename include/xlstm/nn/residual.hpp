@@ -36,6 +36,7 @@ struct Residual {
   static constexpr Index input_dim = Norm::input_dim;
   static constexpr Index output_dim = Layer::output_dim;
   static constexpr Index state_size = Norm::state_size + Layer::state_size;
+  static constexpr Index residual_branches = 1 + xlstm::residual_branches<Norm> + xlstm::residual_branches<Layer>;
 
   template <class B>
   struct Parameters {

@@ -31,6 +31,7 @@ struct Sequential {
   static constexpr Index input_dim = Child<0>::input_dim;
   static constexpr Index output_dim = Child<count - 1>::output_dim;
   static constexpr Index state_size = (Ms::state_size + ...);
+  static constexpr Index residual_branches = (xlstm::residual_branches<Ms> + ...);
 
   template <class B>
   struct Parameters {
